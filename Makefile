@@ -1,0 +1,33 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help test bench lint format clean
+
+help:  ## show this help
+	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile
+
+# Triton decides when it decorates whether to interpret, so interpreted tests run in a process of their own.
+test: lint  ## lint, then run every test
+	TRITON_INTERPRET=0 $(BIN)/pytest -n 2 --ignore=tests/interpreted
+	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 tests/interpreted
+
+bench: .venv/installed  ## run the benchmarks
+	$(BIN)/python -m gpuopt.bench
+
+lint: .venv/installed  ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/installed  ## format and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:  ## remove the environment, caches and builds
+	rm -rf .venv .*_cache .hypothesis build dist out *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,50 @@
+"""The registry of drivers, each imported only when it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import cast
+
+from gpuopt.kernels.drivers.driver import Driver
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A driver that may or may not be able to run here.
+
+    Attributes:
+        name: What a user calls it; also its module's name.
+        packages: What it imports beyond NumPy.
+        extra: The extra of gpuopt that installs these, as in ``pip install 'gpuopt[cpu]'``.
+    """
+
+    name: str
+    packages: tuple[str, ...] = ()
+    extra: str | None = None
+
+    def load(self) -> Driver:
+        """The driver's module."""
+        return cast(Driver, import_module(f"gpuopt.kernels.drivers.{self.name}"))
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run here and what to install, as a clause; None when it can."""
+        for package in self.packages:
+            if find_spec(package) is None:
+                return f"{package} is not installed (pip install 'gpuopt[{self.extra}]')"
+        return self.load().unavailable()
+
+
+DRIVERS: dict[str, Entry] = {
+    entry.name: entry
+    for entry in (
+        Entry("numba", ("numba",), "cpu"),
+        Entry("numpy"),
+        Entry("cupy", ("cupy",), "cuda13"),
+        Entry("triton", ("triton", "torch"), "torch"),
+    )
+}
+"""In order of preference among those that serve the same memory."""
+
+__all__ = ["DRIVERS", "Driver", "Entry"]

@@ -1,0 +1,177 @@
+"""Runs the NumPy form compiled by Numba: one parallel call and one pass over memory for the whole table.
+
+Each thread walks a range of tiles of the pointer table. The inner loop is plain, so that LLVM vectorises it; the
+error model of NumPy matters for that, since a check for division by zero would forbid it.
+"""
+
+from __future__ import annotations
+
+import getpass
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numba
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic, overload, register_jitable
+from numba.np.unsafe.ndarray import to_fixed_tuple
+
+from gpuopt.kernels import prologue
+from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.select import select
+from gpuopt.kernels.table import FIRST_TILE, HYPER_ROW, NUMEL, POINTERS, Table
+from gpuopt.kernels.variant import Variant
+
+TILE = 1 << 15
+DEVICE = "cpu"
+
+
+def unavailable() -> str | None:
+    """None: where Numba is installed it runs."""
+    return None
+
+
+def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
+    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    compiled(table.variant)(table.rows, table.tile_tensor, hyper, table.tile)
+
+
+@cache
+def compiled(variant: Variant) -> Callable[..., None]:
+    """``step(rows, tile_tensor, hyper, tile)`` for one variant, compiled at its first call or read from disk."""
+    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(_step(variant))
+    _cache_on_disk(dispatcher)
+    return dispatcher
+
+
+def _step(variant: Variant) -> Callable[..., None]:
+    """The loop over tiles of one variant.
+
+    Everything that varies is a free variable that pickles by name, because Numba finds a cached binary by them:
+    a compiled function among them would differ in each process, and a global one would go unnoticed.
+    """
+    formats = (*variant.formats, None, None, None)[:5]
+    p_type, g_type, a_type, b_type, c_type = [format and format.storage.type for format in formats]
+    p_load, g_load, a_load, b_load, c_load = [format and register_jitable(format.compiled_load) for format in formats]
+    p_store, _, a_store, b_store, c_store = [format and register_jitable(format.compiled_store) for format in formats]
+    (a_slot, a_get, a_set), (b_slot, b_get, b_set), (c_slot, c_get, c_set) = [
+        (_slot, _get, _set) if format else (_nothing, _nothing, _nothing) for format in formats[2:]
+    ]
+    prologue_form = register_jitable(prologue.numpy_form)
+    rule = register_jitable(variant.rule.numpy_form)
+    call = _CALLS[len(variant.rule.slots)]
+    before, fields = len(Prologue._fields), len(variant.rule.hyper_fields)
+    compute = variant.compute.type
+    fingerprint = _fingerprint()
+
+    def step(rows, tile_tensor, hyper, tile):
+        fingerprint  # noqa: B018 (part of the binary's name in the cache)
+        for index in numba.prange(tile_tensor.size):
+            row = rows[tile_tensor[index]]
+            start = (index - row[FIRST_TILE]) * tile
+            size = min(tile, row[NUMEL] - start)
+            scalars = hyper[row[HYPER_ROW]]
+            prologue_hyper = to_fixed_tuple(scalars[:before], before)
+            rule_hyper = to_fixed_tuple(scalars[before:], fields)
+            p_at = _slot(row, 0, start, p_type)
+            g_at = _slot(row, 1, start, g_type)
+            a_at = a_slot(row, 2, start, a_type)
+            b_at = b_slot(row, 3, start, b_type)
+            c_at = c_slot(row, 4, start, c_type)
+            for i in range(size):
+                p = _get(p_at, i, p_load, compute)
+                g = _get(g_at, i, g_load, compute)
+                a = a_get(a_at, i, a_load, compute)
+                b = b_get(b_at, i, b_load, compute)
+                c = c_get(c_at, i, c_load, compute)
+                p, g = prologue_form(p, g, prologue_hyper)
+                p, a, b, c = call(rule, p, g, rule_hyper, a, b, c)
+                _set(p_at, i, p_store, p)
+                a_set(a_at, i, a_store, a)
+                b_set(b_at, i, b_store, b)
+                c_set(c_at, i, c_store, c)
+
+    return step
+
+
+@intrinsic
+def _pointer(typing_context, address, start, dtype):
+    """``address`` as a pointer to elements of ``dtype``, moved on by ``start`` elements."""
+
+    def code(context, builder, signature, arguments):
+        base = builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+        return builder.gep(base, [arguments[1]])
+
+    return types.CPointer(dtype.dtype)(types.int64, types.int64, dtype), code
+
+
+@register_jitable
+def _slot(row, slot, start, dtype):
+    return _pointer(row[POINTERS + slot], start, dtype)
+
+
+@register_jitable
+def _get(slot, i, load, compute):
+    return compute(load(slot[i]))
+
+
+@register_jitable
+def _set(slot, i, store, value):
+    slot[i] = store(value)
+
+
+@register_jitable
+def _nothing(slot, i, function, value):
+    """In place of the three above for a slot that is absent."""
+
+
+@register_jitable
+def _call_1(rule, p, g, hyper, a, b, c):
+    p, a = rule(p, g, hyper, a)
+    return p, a, b, c
+
+
+@register_jitable
+def _call_2(rule, p, g, hyper, a, b, c):
+    p, a, b = rule(p, g, hyper, a, b)
+    return p, a, b, c
+
+
+@register_jitable
+def _call_3(rule, p, g, hyper, a, b, c):
+    return rule(p, g, hyper, a, b, c)
+
+
+_CALLS = {1: _call_1, 2: _call_2, 3: _call_3}
+"""By number of slots: how a rule is called."""
+
+
+@overload(select)
+def _select(condition, a, b):
+    return lambda condition, a, b: a if condition else b
+
+
+@cache
+def _fingerprint() -> str:
+    """A hash of all source that a binary is compiled from; Numba itself only looks at this file."""
+    digest = sha256()
+    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _cache_on_disk(dispatcher: Any) -> None:
+    """Caches in Numba's own folder (``NUMBA_CACHE_DIR``), or in the temporary one where none can be written."""
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:
+        chosen = numba.config.CACHE_DIR
+        numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"gpuopt-{getpass.getuser()}")
+        try:
+            dispatcher.enable_caching()
+        finally:
+            numba.config.CACHE_DIR = chosen

@@ -1,0 +1,68 @@
+"""Runs the NumPy form over cache-sized blocks. This is the oracle, and it needs nothing but NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gpuopt.kernels import prologue
+from gpuopt.kernels.formats import Format
+from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
+from gpuopt.kernels.variant import Variant
+
+TILE = 1 << 15
+DEVICE = "cpu"
+
+
+def unavailable() -> str | None:
+    """None: NumPy is always there."""
+    return None
+
+
+def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
+    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    variant = table.variant
+    with np.errstate(all="ignore"):
+        for row in table.rows:
+            numel = int(row[NUMEL])
+            slots = [
+                None if format is None else _memory(int(address), numel, format)
+                for address, format in zip(row[POINTERS:], variant.formats, strict=True)
+            ]
+            for start in range(0, numel, table.tile):
+                block = slice(start, start + table.tile)
+                _step([None if slot is None else slot[block] for slot in slots], hyper[row[HYPER_ROW]], variant)
+
+
+class _Interface:
+    """What NumPy asks of an object to see its memory as an array."""
+
+    def __init__(self, address: int, numel: int, format: Format) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": (numel,),
+            "typestr": format.storage.str,
+            "data": (address, False),
+        }
+
+
+def _memory(address: int, numel: int, format: Format) -> np.ndarray[Any, Any]:
+    """The ``numel`` elements from ``address`` on, as an array that does not own them."""
+    return np.asarray(_Interface(address, numel, format))
+
+
+def _step(stored: list[np.ndarray[Any, Any] | None], hyper: np.ndarray[Any, Any], variant: Variant) -> None:
+    """One step over one block of every slot."""
+    p, g, *state = (
+        None if block is None or format is None else format.load(block).astype(variant.compute, copy=False)
+        for block, format in zip(stored, variant.formats, strict=True)
+    )
+    before = len(Prologue._fields)
+    p, g = prologue.numpy_form(p, g, hyper[:before])
+    p, *state = variant.rule.numpy_form(p, g, hyper[before:], *state)
+    written = zip((stored[0], *stored[2:]), (variant.formats[0], *variant.formats[2:]), (p, *state), strict=True)
+    for block, format, value in written:
+        if block is not None and format is not None:
+            block[:] = format.store(value)

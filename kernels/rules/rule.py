@@ -1,0 +1,54 @@
+"""What a rule is: the arithmetic of one optimizer for one element, in three languages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import compress, product
+from typing import Any
+
+
+@dataclass(frozen=True, eq=False)
+class Rule:
+    """The arithmetic of one optimizer for one element.
+
+    The three forms compute the same operations in the same order, so that they give the same bits.
+    A rule's options are its optional slots: centered RMSprop is RMSprop with a ``grad_avg``.
+
+    Attributes:
+        name: What a user calls it, ``"adam"``.
+        hyper: NamedTuple of the scalars that one step needs, in the order of the forms' ``hyper``.
+        required: State slots that are always there, by the names of ``torch.optim``.
+        optional: State slots that may be absent. They follow the required ones.
+        numpy_form: ``(p, g, hyper, *slots) -> (p, *slots)`` on arrays or scalars of the compute dtype,
+            with None for an absent slot. This is the oracle.
+        cuda_form: C++ statements over the lvalues ``p``, ``g`` and each slot, the constants of ``hyper``
+            by name, the compute type ``T`` and a ``constexpr bool has_<slot>`` for each optional slot.
+        triton_form: As ``numpy_form`` on Triton tensors, but it returns ``(p, (slots that are present))``.
+            Undecorated, and ``tl``, ``div_rn`` and ``sqrt_rn`` are bound by the Triton driver, so that rules import
+            without Triton.
+    """
+
+    name: str
+    hyper: type[tuple[Any, ...]]
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+    numpy_form: Callable[..., Any]
+    cuda_form: str
+    triton_form: Callable[..., Any]
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Every state slot, required ones first."""
+        return self.required + self.optional
+
+    @property
+    def hyper_fields(self) -> tuple[str, ...]:
+        """Names of the scalars in ``hyper``."""
+        fields: tuple[str, ...] = self.hyper._fields  # type: ignore[attr-defined]
+        return fields
+
+    def option_sets(self) -> Iterator[tuple[str, ...]]:
+        """Every set of state slots that this rule can run with."""
+        for chosen in product((False, True), repeat=len(self.optional)):
+            yield self.required + tuple(compress(self.optional, chosen))

@@ -1,0 +1,82 @@
+"""The numbers that one launch reads: where every slot of every tensor is, and which tile is whose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuopt.kernels.variant import Variant
+
+ALIGNMENT = 16
+"""Bytes that one thread of a GPU moves at best in one access."""
+
+NUMEL, FAST_NUMEL, FIRST_TILE, HYPER_ROW, POINTERS = range(5)
+"""Columns of a row; from POINTERS on, one address per slot of the variant."""
+
+
+class Table:
+    """What one launch covers, as plain integers that NumPy, compiled code and a GPU can all walk.
+
+    Attributes:
+        variant: The rule and the formats of its slots.
+        tile: Elements that one program or thread block takes at a time.
+        device: Index of the CUDA device that the addresses belong to; None for host memory.
+        rows: int64 of shape (tensors, POINTERS + slots): elements; elements that may be accessed 16 bytes at a
+            time (all of them, or none where a slot is not aligned); index of the first tile; index of the hyper
+            row; then the address of each slot, 0 where it is absent.
+        tile_tensor: int32 of shape (tiles,): the tensor that each tile belongs to.
+        version: Counts the changes of ``rows``, so that copies on a device know when they are stale.
+        device_copies: Where drivers keep their copies of this table, by stream.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        tile: int,
+        numels: Sequence[int],
+        addresses: Sequence[Sequence[int]],
+        hyper_rows: Sequence[int] | None = None,
+        device: int | None = None,
+    ) -> None:
+        self.variant = variant
+        self.tile = tile
+        self.device = device
+        self.version = 0
+        self.device_copies: dict[Any, Any] = {}
+        elements = np.asarray(numels, dtype=np.int64)
+        tiles = -(-elements // tile)
+        self.tile_tensor = np.repeat(np.arange(len(elements), dtype=np.int32), tiles)
+        self.rows = np.zeros((len(elements), POINTERS + len(variant.slots)), dtype=np.int64)
+        self.rows[:, NUMEL] = elements
+        self.rows[:, FIRST_TILE] = np.cumsum(tiles) - tiles
+        if hyper_rows is not None:
+            self.rows[:, HYPER_ROW] = hyper_rows
+        if len(elements):
+            self.rows[:, POINTERS:] = addresses
+        self._update_fast_numel()
+
+    @property
+    def tiles(self) -> int:
+        """Number of tiles: the size of the launch."""
+        return len(self.tile_tensor)
+
+    def move(self, slot: str, addresses: Sequence[int]) -> None:
+        """Takes the new addresses of one slot, one per tensor, as after a gradient was allocated anew."""
+        column = self.rows[:, POINTERS + self.variant.slots.index(slot)]
+        if not np.array_equal(column, addresses):
+            column[:] = addresses
+            self._update_fast_numel()
+            self.version += 1
+
+    def assign_hyper_rows(self, hyper_rows: Sequence[int]) -> None:
+        """Takes the index of the hyper row of each tensor."""
+        column = self.rows[:, HYPER_ROW]
+        if not np.array_equal(column, hyper_rows):
+            column[:] = hyper_rows
+            self.version += 1
+
+    def _update_fast_numel(self) -> None:
+        misaligned = np.bitwise_or.reduce(self.rows[:, POINTERS:], axis=1) % ALIGNMENT != 0
+        self.rows[:, FAST_NUMEL] = np.where(misaligned, 0, self.rows[:, NUMEL])

@@ -1,0 +1,78 @@
+"""What a kernel is made for: a rule and the format of each of its slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuopt.kernels.formats import FORMATS, Format
+from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.rules import Rule
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A rule and the format of each of its slots: what a driver compiles a kernel for.
+
+    Attributes:
+        rule: The arithmetic.
+        formats: One per slot of ``("param", "grad", *rule.slots)``; None for an optional slot that is absent.
+    """
+
+    rule: Rule
+    formats: tuple[Format | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.formats) != len(self.slots):
+            raise ValueError(f"{self.rule.name} has slots {self.slots}, but {len(self.formats)} formats were given")
+        for slot, format in zip(self.slots, self.formats, strict=True):
+            if format is None and slot not in self.rule.optional:
+                raise ValueError(f"{self.rule.name} needs its slot {slot!r}")
+
+    @property
+    def slots(self) -> tuple[str, ...]:
+        """Names of all slots, in the order of ``formats``."""
+        return ("param", "grad", *self.rule.slots)
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Names of the state slots that are present."""
+        return tuple(slot for slot, format in zip(self.rule.slots, self.formats[2:], strict=True) if format is not None)
+
+    @property
+    def compute(self) -> np.dtype[Any]:
+        """The dtype of the arithmetic: float64 when a slot is fp64, else float32."""
+        wide = FORMATS["fp64"] in self.formats
+        return np.dtype(np.float64 if wide else np.float32)
+
+    @property
+    def hyper_fields(self) -> tuple[str, ...]:
+        """Names of the scalars in one hyper row: the prologue's, then the rule's."""
+        return Prologue._fields + self.rule.hyper_fields
+
+    @property
+    def bytes_per_element(self) -> int:
+        """Bytes that one step moves per element: every slot is read, and every slot but ``grad`` written."""
+        sizes = [format.itemsize for format in self.formats if format is not None]
+        return 2 * sum(sizes) - sizes[1]
+
+    def hyper_array(self, rows: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
+        """Hyper rows computed in float64, rounded once to the compute dtype, of shape (rows, fields).
+
+        Raises:
+            ValueError: A row is not one number per field of ``hyper_fields``.
+        """
+        exact = np.array(rows, dtype=np.float64)
+        if exact.ndim != 2 or exact.shape[1] != len(self.hyper_fields):
+            raise ValueError(f"a hyper row of {self.rule.name} is {self.hyper_fields}, but got shape {exact.shape}")
+        with np.errstate(over="ignore"):
+            return exact.astype(self.compute)
+
+    def __str__(self) -> str:
+        parts = [
+            f"{slot}={format.name}" for slot, format in zip(self.slots, self.formats, strict=True) if format is not None
+        ]
+        return f"{self.rule.name}({', '.join(parts)})"
