@@ -16,11 +16,13 @@ class Entry:
 
     Attributes:
         name: What a user calls it; also its module's name.
+        device: The memory that it is for, ``"cpu"`` or ``"cuda"``.
         packages: What it imports beyond NumPy.
         extra: The extra of gpuopt that installs these, as in ``pip install 'gpuopt[cpu]'``.
     """
 
     name: str
+    device: str
     packages: tuple[str, ...] = ()
     extra: str | None = None
 
@@ -39,12 +41,12 @@ class Entry:
 DRIVERS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("numba", ("numba",), "cpu"),
-        Entry("numpy"),
-        Entry("cupy", ("cupy",), "cuda13"),
-        Entry("triton", ("triton", "torch"), "torch"),
+        Entry("numba", "cpu", ("numba",), "cpu"),
+        Entry("numpy", "cpu"),
+        Entry("cupy", "cuda", ("cupy",), "cuda13"),
+        Entry("triton", "cuda", ("triton", "torch"), "torch"),
     )
 }
-"""In order of preference among those that serve the same memory."""
+"""In order of preference among those for the same memory."""
 
 __all__ = ["DRIVERS", "Driver", "Entry"]

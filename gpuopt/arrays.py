@@ -1,0 +1,492 @@
+"""Optimizers for dicts of NumPy or CuPy arrays, and one step as a function.
+
+    optimizer = gpuopt.arrays.Adam(lr=0.001)
+    optimizer.update(params, grads)
+
+Both dicts go from names to arrays; parameters are updated in place. State is made as zeros at the first update.
+Every class takes, besides its own arguments:
+
+- ``weight_decay``: coupled, that is, added to the gradient; decoupled in :class:`AdamW`.
+- ``maximize``: whether to go up the gradient.
+- ``state_dtype``: dtype of the state; None for each parameter's own.
+- ``backend``: ``"numpy"``, ``"numba"``, ``"cupy"`` or ``"triton"``; None for the fastest that serves the arrays.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from operator import is_
+from typing import Any, ClassVar
+from weakref import ref
+
+import numpy as np
+
+from gpuopt import backends, checkpoint
+from gpuopt.kernels.prologue import Prologue, prologue_at
+from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
+from gpuopt.memory import full_like, library_of, memory_of, moved_to
+from gpuopt.plan import Plans, Tensor
+
+__all__ = ["NAG", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp", "step"]
+
+
+class Optimizer:
+    """What the optimizers share: state, checks, plans and checkpoints.
+
+    Settings are attributes and may be changed between updates, as ``optimizer.lr = 0.1``.
+
+    Attributes:
+        iter: Number of updates so far.
+        state: For each parameter's name its slots by the names of ``torch.optim``.
+        choice: The backend of the last update and why it was picked; None before the first.
+    """
+
+    rule: ClassVar[Rule]
+    settings: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "maximize")
+    fractions: ClassVar[tuple[str, ...]] = ()
+    """Those settings that must be in [0, 1). Every other number must be finite and at least 0."""
+
+    def __init__(
+        self,
+        lr: float,
+        *,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        state_dtype: Any = None,
+        backend: str | None = None,
+    ) -> None:
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.maximize = maximize
+        self.state_dtype = None if state_dtype is None else np.dtype(state_dtype)
+        self.backend = backend
+        self.iter = 0
+        self.state: dict[str, dict[str, Any]] = {}
+        self.choice: backends.Choice | None = None
+        self._plans: Plans | None = None
+        self._planned_for: tuple[Any, ...] = ()
+        self._planned_params: list[Any] = []
+        self._planned_grads: list[Any] = []
+        self._planned_state: list[Any] = []
+
+    def update(self, params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
+        """One step, in place.
+
+        Args:
+            params: Arrays by name, of float32, float64, float16 or bfloat16 and of any shape and strides.
+            grads: For each name the gradient, of the same shape and in the same memory. It is only read.
+
+        Raises:
+            TypeError, ValueError: An argument cannot be used. Nothing has been written then.
+            RuntimeError: No backend can run, or not the one that was asked for. Nothing has been written then.
+        """
+        self._check_settings()
+        _check_keys(params, grads)
+        step = self.iter + 1
+        row = self._prologue() + self._hyper(step)
+        if params:
+            self._plans_for(params, grads).run([row])
+        self.iter = step
+
+    def state_dict(self) -> dict[str, Any]:
+        """Class, settings, count and a copy of the state: all that a later :meth:`load_state_dict` needs."""
+        return {
+            "optimizer": type(self).__name__,
+            "iter": self.iter,
+            "settings": {name: getattr(self, name) for name in self.settings},
+            "state": {
+                name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()
+            },
+        }
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Goes on from a state dict of the same class. State moves to the parameters' memory at the next update.
+
+        Raises:
+            ValueError: It is of another optimizer, or its entries are not those of :meth:`state_dict`. Nothing has
+                changed then.
+        """
+        expected = {"optimizer", "iter", "settings", "state"}
+        if set(state_dict) != expected:
+            raise ValueError(f"state_dict must have the keys {sorted(expected)}, but has {sorted(state_dict)}")
+        mine, theirs = type(self).__name__, state_dict["optimizer"]
+        if theirs != mine:
+            raise ValueError(f"state_dict must be of {mine}, but is of {theirs}")
+        settings, count = state_dict["settings"], state_dict["iter"]
+        if set(settings) != set(self.settings):
+            raise ValueError(f"settings of {mine} must be {sorted(self.settings)}, but are {sorted(settings)}")
+        if not isinstance(count, int) or count < 0:
+            raise ValueError(f"iter must be an integer >= 0, but is {count!r}")
+        for name, slots in state_dict["state"].items():
+            if not set(self.rule.required) <= set(slots) <= set(self.rule.slots):
+                raise ValueError(f"state of {name!r} must have slots of {self.rule.slots}, but has {tuple(slots)}")
+        state = {
+            name: {slot: array.copy() for slot, array in slots.items()} for name, slots in state_dict["state"].items()
+        }
+        for name, value in settings.items():
+            setattr(self, name, value)
+        self.iter, self.state = count, state
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes :meth:`state_dict` as npz. An interrupted write leaves an older file as it was."""
+        checkpoint.save(path, self.state_dict())
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Goes on from a file of :meth:`save`.
+
+        Raises:
+            ValueError: As :meth:`load_state_dict`, or the file is no checkpoint.
+        """
+        self.load_state_dict(checkpoint.load(path))
+
+    def _hyper(self, step: int) -> tuple[float, ...]:
+        """The rule's hyper at ``step``, the first being 1."""
+        raise NotImplementedError
+
+    def _prologue(self) -> tuple[float, ...]:
+        return prologue_at(self.lr, self.weight_decay, maximize=self.maximize)
+
+    def _options(self) -> tuple[str, ...]:
+        """The optional slots of the rule that the settings ask for."""
+        return ()
+
+    def _initial(self) -> float:
+        """What state starts from."""
+        return 0.0
+
+    def _check_settings(self) -> None:
+        for name in self.settings:
+            value = getattr(self, name)
+            if not isinstance(value, int | float | np.number | np.bool_):
+                raise TypeError(f"{name} must be a number, but is {value!r}")
+            if name in self.fractions:
+                if not 0 <= value < 1:
+                    raise ValueError(f"{name} must be in [0, 1), but is {value!r}")
+            elif not (isfinite(value) and value >= 0):
+                raise ValueError(f"{name} must be a finite number >= 0, but is {value!r}")
+
+    def _plans_for(self, params: Mapping[str, Any], grads: Mapping[str, Any]) -> Plans:
+        """The kept plans if the arrays are the same, else new ones."""
+        names, arrays = list(params), list(params.values())
+        gradients = [grads[name] for name in names]
+        slots = [slot for slot in self.rule.slots if slot in self.rule.required + self._options()]
+        key = (names, slots, self.backend)
+        if (
+            self._plans is not None
+            and key == self._planned_for
+            and _same(arrays, self._planned_params)
+            and all(map(is_, self._state_arrays(names, slots), self._planned_state))
+        ):
+            if _same(gradients, self._planned_grads):
+                return self._plans
+            if self._plans.move_grads(gradients):
+                self._planned_grads = [ref(array) for array in gradients]
+                return self._plans
+        state = {name: self._state_of(name, array, slots) for name, array in params.items()}
+        choice = backends.choose("cuda" if library_of(arrays[0]) == "cupy" else "cpu", self.backend)
+        tensors = [
+            Tensor(repr(name), (param, grad, *(state[name].get(slot) for slot in self.rule.slots)))
+            for name, param, grad in zip(names, arrays, gradients, strict=True)
+        ]
+        self._plans = Plans(self.rule, tensors, choice.driver)
+        self.state.update(state)
+        self.choice = choice
+        self._planned_for = key
+        self._planned_params = [ref(array) for array in arrays]
+        self._planned_grads = [ref(array) for array in gradients]
+        self._planned_state = self._state_arrays(names, slots)
+        return self._plans
+
+    def _state_arrays(self, names: Sequence[str], slots: Sequence[str]) -> list[Any]:
+        return [self.state[name][slot] for name in names for slot in slots]
+
+    def _state_of(self, name: str, param: Any, slots: Sequence[str]) -> dict[str, Any]:
+        """The state of one parameter, in its memory, with what is not there yet made new."""
+        memory_of(param, f"param {name!r}")
+        old = self.state.get(name, {})
+        dtype = self.state_dtype or param.dtype
+        return {
+            slot: moved_to(old[slot], param) if slot in old else full_like(param, self._initial(), dtype)
+            for slot in slots
+        }
+
+
+class SGD(Optimizer):
+    r"""Stochastic gradient descent: :math:`p \leftarrow p - \eta g`.
+
+    Args:
+        lr: Learning rate :math:`\eta`.
+        **common: See :mod:`gpuopt.arrays`.
+    """
+
+    rule = RULES["sgd"]
+
+    def __init__(self, lr: float = 0.01, **common: Any) -> None:
+        super().__init__(lr, **common)
+        self._check_settings()
+
+    def _hyper(self, step: int) -> tuple[float, ...]:
+        return sgd.hyper_at(step, self.lr)
+
+
+class Momentum(Optimizer):
+    r"""Gradient descent with momentum, by velocity: :math:`v \leftarrow \mu v - \eta g;\ p \leftarrow p + v`.
+
+    PyTorch's momentum keeps :math:`v / -\eta` instead, which differs once the learning rate changes.
+    Source: Sutskever et al., "On the importance of initialization and momentum in deep learning" (ICML 2013).
+
+    Args:
+        lr: Learning rate :math:`\eta`.
+        momentum: :math:`\mu`.
+        **common: See :mod:`gpuopt.arrays`.
+    """
+
+    rule = RULES["sgd"]
+    settings = (*Optimizer.settings, "momentum")
+    nesterov: ClassVar[bool] = False
+
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9, **common: Any) -> None:
+        super().__init__(lr, **common)
+        self.momentum = momentum
+        self._check_settings()
+
+    def _options(self) -> tuple[str, ...]:
+        return ("momentum_buffer",)
+
+    def _hyper(self, step: int) -> tuple[float, ...]:
+        return sgd.velocity_hyper_at(self.lr, self.momentum, self.nesterov)
+
+
+class NAG(Momentum):
+    r"""Nesterov's accelerated gradient, by velocity.
+
+    .. math:: v \leftarrow \mu v - \eta g; \quad p \leftarrow p + \mu v - \eta g
+
+    Source: Bengio, Boulanger-Lewandowski & Pascanu, "Advances in Optimizing Recurrent Networks" (ICASSP 2013),
+    section 3.5. Arguments as in :class:`Momentum`.
+    """
+
+    nesterov = True
+
+
+class AdaGrad(Optimizer):
+    r"""AdaGrad: :math:`h \leftarrow h + g^2;\ p \leftarrow p - \eta_t\, g / (\sqrt{h} + \epsilon)`.
+
+    Source: Duchi, Hazan & Singer (JMLR 12, 2011).
+
+    Args:
+        lr: Learning rate :math:`\eta`.
+        eps: :math:`\epsilon`.
+        lr_decay: :math:`\lambda` in :math:`\eta_t = \eta / (1 + (t - 1)\lambda)`.
+        initial_accumulator_value: What :math:`h` starts from.
+        **common: See :mod:`gpuopt.arrays`.
+    """
+
+    rule = RULES["adagrad"]
+    settings = (*Optimizer.settings, "eps", "lr_decay", "initial_accumulator_value")
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        eps: float = 1e-7,
+        lr_decay: float = 0.0,
+        initial_accumulator_value: float = 0.0,
+        **common: Any,
+    ) -> None:
+        super().__init__(lr, **common)
+        self.eps = eps
+        self.lr_decay = lr_decay
+        self.initial_accumulator_value = initial_accumulator_value
+        self._check_settings()
+
+    def _initial(self) -> float:
+        return self.initial_accumulator_value
+
+    def _hyper(self, step: int) -> tuple[float, ...]:
+        return adagrad.hyper_at(step, self.lr, self.eps, self.lr_decay)
+
+
+class RMSProp(Optimizer):
+    r"""RMSprop: :math:`h \leftarrow \alpha h + (1 - \alpha) g^2;\ p \leftarrow p - \eta\, g / (\sqrt{h} + \epsilon)`.
+
+    Sources and the centered and momentum forms: :mod:`gpuopt.kernels.rules.rmsprop`.
+
+    Args:
+        lr: Learning rate :math:`\eta`.
+        decay_rate: :math:`\alpha`.
+        eps: :math:`\epsilon`, added after the square root.
+        momentum: Of the scaled gradients; none when 0.
+        centered: Whether to divide by an estimate of the deviation instead of the raw second moment.
+        **common: See :mod:`gpuopt.arrays`.
+    """
+
+    rule = RULES["rmsprop"]
+    settings = (*Optimizer.settings, "decay_rate", "eps", "momentum", "centered")
+    fractions = ("decay_rate",)
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        decay_rate: float = 0.99,
+        eps: float = 1e-7,
+        momentum: float = 0.0,
+        centered: bool = False,
+        **common: Any,
+    ) -> None:
+        super().__init__(lr, **common)
+        self.decay_rate = decay_rate
+        self.eps = eps
+        self.momentum = momentum
+        self.centered = centered
+        self._check_settings()
+
+    def _options(self) -> tuple[str, ...]:
+        return ("grad_avg",) * bool(self.centered) + ("momentum_buffer",) * bool(self.momentum)
+
+    def _hyper(self, step: int) -> tuple[float, ...]:
+        return rmsprop.hyper_at(self.lr, self.decay_rate, self.eps, self.momentum)
+
+
+class Adam(Optimizer):
+    r"""Adam.
+
+    .. math::
+
+        m &\leftarrow m + (1 - \beta_1)(g - m) \\
+        v &\leftarrow v + (1 - \beta_2)(g^2 - v) \\
+        p &\leftarrow p - \hat\eta\, m / (\sqrt{v} + \hat\epsilon), \quad
+            \hat\eta = \eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)
+
+    Sources and both forms of bias correction: :mod:`gpuopt.kernels.rules.adam`.
+
+    Args:
+        lr: Learning rate.
+        beta1: Decay rate of the first moment.
+        beta2: Decay rate of the second moment.
+        eps: Epsilon; epsilon-hat when ``epsilon_hat``.
+        amsgrad: Whether to divide by the largest second moment so far (Reddi et al., 2018).
+        epsilon_hat: Whether epsilon is added before the second moment's bias correction, as in section 2 of the
+            paper, TensorFlow and Keras; else after it, as in its algorithm 1 and PyTorch.
+        **common: See :mod:`gpuopt.arrays`.
+    """
+
+    rule = RULES["adam"]
+    settings = (*Optimizer.settings, "beta1", "beta2", "eps", "amsgrad", "epsilon_hat")
+    fractions = ("beta1", "beta2")
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-7,
+        amsgrad: bool = False,
+        epsilon_hat: bool = True,
+        **common: Any,
+    ) -> None:
+        super().__init__(lr, **common)
+        self.beta1 = beta1
+        self.beta2 = beta2
+        self.eps = eps
+        self.amsgrad = amsgrad
+        self.epsilon_hat = epsilon_hat
+        self._check_settings()
+
+    def _options(self) -> tuple[str, ...]:
+        return ("max_exp_avg_sq",) * bool(self.amsgrad)
+
+    def _hyper(self, step: int) -> tuple[float, ...]:
+        return adam.hyper_at(step, self.lr, self.beta1, self.beta2, self.eps, self.epsilon_hat)
+
+
+class AdamW(Adam):
+    r"""Adam with decoupled weight decay: :math:`p \leftarrow p (1 - \eta \lambda)` before the step of Adam.
+
+    Source: Loshchilov & Hutter (ICLR 2019). Arguments as in :class:`Adam`, but ``weight_decay`` is 0.01.
+    """
+
+    def __init__(
+        self,
+        lr: float = 0.001,
+        beta1: float = 0.9,
+        beta2: float = 0.999,
+        eps: float = 1e-7,
+        amsgrad: bool = False,
+        epsilon_hat: bool = True,
+        weight_decay: float = 0.01,
+        **common: Any,
+    ) -> None:
+        super().__init__(lr, beta1, beta2, eps, amsgrad, epsilon_hat, weight_decay=weight_decay, **common)
+
+    def _prologue(self) -> tuple[float, ...]:
+        return prologue_at(self.lr, self.weight_decay, decoupled=True, maximize=self.maximize)
+
+
+def step(
+    rule: str,
+    params: Sequence[Any],
+    grads: Sequence[Any],
+    state: Mapping[str, Sequence[Any]],
+    hyper: Mapping[str, float] | Sequence[float],
+    *,
+    prologue: Prologue = Prologue(),  # noqa: B008 (immutable)
+    backend: str | None = None,
+) -> None:
+    """One step in place, for those who keep their own state.
+
+        hyper = gpuopt.kernels.rules.adam.hyper_at(step=1, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8)
+        gpuopt.arrays.step("adam", [p], [g], {"exp_avg": [m], "exp_avg_sq": [v]}, hyper)
+
+    Args:
+        rule: A name in :data:`gpuopt.kernels.rules.RULES`.
+        params: Arrays, written.
+        grads: A gradient per parameter, only read.
+        state: For each slot of the rule an array per parameter, written. Optional slots select options.
+        hyper: The rule's hyper, by position or by name.
+        prologue: Gradient scale and weight decay, see :mod:`gpuopt.kernels.prologue`.
+        backend: Its name; None for the fastest that serves the arrays.
+
+    Raises:
+        TypeError, ValueError: An argument cannot be used. Nothing has been written then.
+        RuntimeError: No backend can run, or not the one that was asked for. Nothing has been written then.
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}, but is {rule!r}")
+    chosen = RULES[rule]
+    fields = chosen.hyper_fields
+    if isinstance(hyper, Mapping):
+        if set(hyper) != set(fields):
+            raise ValueError(f"hyper of {rule} must have the fields {fields}, but has {tuple(hyper)}")
+        hyper = [hyper[field] for field in fields]
+    if len(hyper) != len(fields):
+        raise ValueError(f"hyper of {rule} must be {fields}, but has {len(hyper)} numbers")
+    if not set(chosen.required) <= set(state) <= set(chosen.slots):
+        raise ValueError(f"state of {rule} must have slots of {chosen.slots}, but has {tuple(state)}")
+    for name, arrays in (("grads", grads), *state.items()):
+        if len(arrays) != len(params):
+            raise ValueError(f"{name} must hold an array per parameter, {len(params)}, but holds {len(arrays)}")
+    if not params:
+        return
+    tensors = [
+        Tensor(str(index), (param, grad, *(state[slot][index] if slot in state else None for slot in chosen.slots)))
+        for index, (param, grad) in enumerate(zip(params, grads, strict=True))
+    ]
+    choice = backends.choose("cuda" if library_of(params[0]) == "cupy" else "cpu", backend)
+    Plans(chosen, tensors, choice.driver).run([(*prologue, *hyper)])
+
+
+def _check_keys(params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
+    if params.keys() == grads.keys():
+        return
+    for name in params:
+        if name not in grads:
+            raise ValueError(f"grads must have a gradient for every parameter, but has none for {name!r}")
+    extra = next(name for name in grads if name not in params)
+    raise ValueError(f"grads must have gradients of parameters alone, but has {extra!r}, which params has not")
+
+
+def _same(arrays: Sequence[Any], planned: Sequence[Any]) -> bool:
+    """Whether these are the very arrays that weak references were taken of."""
+    return all(array is reference() for array, reference in zip(arrays, planned, strict=True))

@@ -1,0 +1,70 @@
+"""A state dict in one npz file, written so that an interruption leaves the old file whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpuopt.memory import moved_to
+
+_ABOUT = "about"
+
+
+def save(path: str | os.PathLike[str], state_dict: dict[str, Any]) -> None:
+    """Writes the state dict of an optimizer of :mod:`gpuopt.arrays` to ``path``, exactly as named.
+
+    Raises:
+        TypeError: A parameter's name is not a string.
+    """
+    arrays: dict[str, np.ndarray[Any, Any]] = {}
+    index: dict[str, dict[str, tuple[str, str]]] = {}
+    for name, slots in state_dict["state"].items():
+        if not isinstance(name, str):
+            raise TypeError(f"to be saved, the name of a parameter must be a string, but is {name!r}")
+        index[name] = {}
+        for slot, array in slots.items():
+            key = f"array{len(arrays)}"
+            host = moved_to(array, np.empty(0))
+            # npz knows no bfloat16: its bits are stored, and its name beside them.
+            arrays[key] = host.view(np.uint16) if host.dtype.name == "bfloat16" else host
+            index[name][slot] = key, host.dtype.name
+    about = json.dumps({**state_dict, "state": index})
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez(file, allow_pickle=False, **{_ABOUT: np.array(about)}, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The state dict that :func:`save` wrote, as NumPy arrays.
+
+    Raises:
+        ValueError: The file was not written by :func:`save`.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        if _ABOUT not in file:
+            raise ValueError(f"{os.fspath(path)} must be a checkpoint of gpuopt.arrays, but has no entry {_ABOUT!r}")
+        state_dict: dict[str, Any] = json.loads(str(file[_ABOUT]))
+        state_dict["state"] = {
+            name: {slot: _restored(file[key], dtype) for slot, (key, dtype) in slots.items()}
+            for name, slots in state_dict["state"].items()
+        }
+    return state_dict
+
+
+def _restored(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+    if dtype == "bfloat16":
+        import ml_dtypes
+
+        return array.view(ml_dtypes.bfloat16)
+    return array

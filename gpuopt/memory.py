@@ -1,0 +1,184 @@
+"""Where the elements of an array are, whichever library it belongs to."""
+
+from __future__ import annotations
+
+from functools import cache
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuopt.kernels.formats import BY_DTYPE, Format
+
+_DTYPES = ", ".join(BY_DTYPE)
+
+
+class Memory(NamedTuple):
+    """Where the elements of an array are.
+
+    Attributes:
+        library: ``"numpy"`` or ``"cupy"``.
+        device: Index of the CUDA device; None for host memory.
+        address: Of the first element, in bytes.
+        shape: Number of elements along each axis.
+        strides: Bytes from one element to the next along each axis.
+        format: How each element is stored.
+        writable: Whether the array may be written.
+    """
+
+    library: str
+    device: int | None
+    address: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    format: Format
+    writable: bool
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return prod(self.shape)
+
+    @property
+    def place(self) -> str:
+        """Library and device, as an error message says them."""
+        return self.library if self.device is None else f"{self.library} on CUDA device {self.device}"
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        """First byte, and the one after the last."""
+        if not self.numel:
+            return self.address, self.address
+        spans = [stride * (size - 1) for size, stride in zip(self.shape, self.strides, strict=True)]
+        low = self.address + sum(span for span in spans if span < 0)
+        high = self.address + sum(span for span in spans if span > 0)
+        return low, high + self.format.itemsize
+
+    @property
+    def layout(self) -> tuple[int, ...]:
+        """Strides of the axes that have more than one element."""
+        return tuple(stride for size, stride in zip(self.shape, self.strides, strict=True) if size > 1)
+
+    @property
+    def dense(self) -> bool:
+        """Whether the elements fill their extent without a gap, in whatever order of axes, and are aligned."""
+        low, high = self.extent
+        full = high - low == self.numel * self.format.itemsize
+        return full and low == self.address and low % self.format.itemsize == 0 and not self.overlaps_itself
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The layout in elements: two dense arrays of one shape and order can be walked side by side."""
+        return tuple(stride // self.format.itemsize for stride in self.layout)
+
+    @property
+    def packed_order(self) -> tuple[int, ...]:
+        """The order of a new array made like this one: the same order of axes, without gaps."""
+        axes = [axis for axis, size in enumerate(self.shape) if size > 1]
+        strides = {}
+        stride = 1
+        for axis in sorted(axes, key=lambda axis: (abs(self.strides[axis]), -axis)):
+            strides[axis] = stride
+            stride *= self.shape[axis]
+        return tuple(strides[axis] for axis in axes)
+
+    @property
+    def overlaps_itself(self) -> bool:
+        """Whether two elements may share memory, as in a broadcast array."""
+        reach = self.format.itemsize
+        for stride, size in sorted(
+            (abs(stride), size) for size, stride in zip(self.shape, self.strides, strict=True) if size > 1
+        ):
+            if stride < reach:
+                return self.numel > 0
+            reach += stride * (size - 1)
+        return False
+
+
+def memory_of(array: Any, name: str) -> Memory:
+    """Where the elements of ``array`` are.
+
+    Args:
+        array: A NumPy or CuPy array of a floating-point dtype that gpuopt has a format for.
+        name: What an error message calls it.
+
+    Raises:
+        TypeError: It is no such array.
+    """
+    library = library_of(array)
+    if library is None:
+        raise TypeError(f"{name} must be a NumPy or CuPy array, but is {type(array).__name__}")
+    format = _format_of(array.dtype)
+    if format is None:
+        raise TypeError(f"{name} must be of dtype {_DTYPES} in native byte order, but is {array.dtype}")
+    if library == "cupy":
+        return Memory(library, array.device.id, array.data.ptr, array.shape, array.strides, format, writable=True)
+    address = array.__array_interface__["data"][0]
+    return Memory(library, None, address, array.shape, array.strides, format, array.flags.writeable)
+
+
+@cache
+def _format_of(dtype: np.dtype[Any]) -> Format | None:
+    """The format of a dtype; None where gpuopt has none. A dtype's name takes NumPy longer than all the rest."""
+    return BY_DTYPE.get(dtype.name) if dtype.isnative else None
+
+
+def library_of(array: Any) -> str | None:
+    """``"numpy"``, ``"cupy"``, or None for what is neither."""
+    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+        return "numpy"
+    # Not isinstance: importing CuPy for that would cost a NumPy user a second.
+    if type(array).__module__.partition(".")[0] == "cupy" and type(array).__name__ == "ndarray":
+        return "cupy"
+    return None
+
+
+def full_like(array: Any, value: float, dtype: Any) -> Any:
+    """A new array full of ``value``, in the library, on the device and with the shape and axis order of ``array``."""
+    if library_of(array) == "cupy":
+        import cupy
+
+        with array.device:
+            return cupy.full_like(array, value, dtype=dtype)
+    return np.full_like(array, value, dtype=dtype, subok=False)
+
+
+def moved_to(array: Any, like: Any) -> Any:
+    """``array`` itself if it is in the library of ``like``, else a copy there."""
+    here, there = library_of(array), library_of(like)
+    if here == there or here is None:
+        return array
+    import cupy
+
+    if there == "numpy":
+        return cupy.asnumpy(array)
+    with like.device:
+        return cupy.asarray(array)
+
+
+def current_stream(memory: Memory) -> int:
+    """Handle of the stream that the library would run on now, for the device of ``memory``; 0 for host memory."""
+    if memory.library == "cupy":
+        import cupy
+
+        return int(cupy.cuda.get_current_stream(memory.device).ptr)
+    return 0
+
+
+def share_memory(a: Memory, b: Memory) -> bool:
+    """Whether an element of ``a`` and one of ``b`` overlap. Looks at addresses alone, so it serves GPUs too."""
+    return bool(np.shares_memory(_Addresses(a).array, _Addresses(b).array))
+
+
+class _Addresses:
+    """An array at the addresses of another, never read."""
+
+    def __init__(self, memory: Memory) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": memory.shape,
+            "strides": memory.strides,
+            "typestr": memory.format.storage.str,
+            "data": (memory.address, True),
+        }
+        self.array = np.asarray(self)

@@ -1,0 +1,225 @@
+"""What the launches of a step cover: checked tensors and their tables, kept between steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuopt.kernels.drivers import Driver
+from gpuopt.kernels.rules import Rule
+from gpuopt.kernels.table import Table
+from gpuopt.kernels.variant import Variant
+from gpuopt.memory import Memory, current_stream, full_like, memory_of, share_memory
+
+PARAM, GRAD = 0, 1
+"""Indices of the first two slots."""
+
+
+class Tensor(NamedTuple):
+    """One parameter with its gradient and state.
+
+    Attributes:
+        name: What an error message calls it, ``"'weight'"``.
+        slots: An array per slot of ``("param", "grad", *rule.slots)``; None for an optional slot that is absent.
+    """
+
+    name: str
+    slots: Sequence[Any]
+
+
+class Plans:
+    """The launches of one step over a list of tensors: one, unless their formats differ.
+
+    Every check is made here, before anything is written.
+    """
+
+    def __init__(self, rule: Rule, tensors: Sequence[Tensor], driver: Driver) -> None:
+        """Checks ``tensors`` and plans their launches by ``driver``.
+
+        Raises:
+            TypeError: A slot is not an array that gpuopt reads.
+            ValueError: The slots of a tensor differ in shape, a slot that is written is read-only, arrays are of
+                two libraries or devices, or two of them share memory where one is written.
+        """
+        self._names = [tensor.name for tensor in tensors]
+        self._slot_names = ("param", "grad", *rule.slots)
+        self._places = [self._place(tensor) for tensor in tensors]
+        self._check_same_place()
+        self._check_no_overlap()
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for index, memories in enumerate(self._places):
+            groups.setdefault(tuple(memory and memory.format for memory in memories), []).append(index)
+        self._members = list(groups.values())
+        self.launches = [
+            Plan(
+                Variant(rule, formats),
+                [tensors[index].slots for index in members],
+                [self._places[index] for index in members],
+                driver,
+            )
+            for formats, members in groups.items()
+        ]
+
+    def move_grads(self, grads: Sequence[Any]) -> bool:
+        """Takes gradients that were allocated anew, one per tensor.
+
+        Returns:
+            Whether they fit; if not, in dtype or layout, new plans must be made and nothing has changed here.
+
+        Raises:
+            TypeError, ValueError: As when the plans are made.
+        """
+        old = self._places
+        places = []
+        for index, (grad, memories) in enumerate(zip(grads, old, strict=True)):
+            memory = memory_of(grad, self._called(GRAD, index))
+            was = memories[GRAD]
+            if was is None or memory.shape != was.shape or memory.format is not was.format:
+                return False
+            if memory.layout != was.layout or memory.device != was.device or memory.library != was.library:
+                return False
+            places.append([memories[PARAM], memory, *memories[GRAD + 1 :]])
+        self._places = places
+        try:
+            self._check_no_overlap()
+        except ValueError:
+            self._places = old
+            raise
+        for launch, members in zip(self.launches, self._members, strict=True):
+            launch.move_grads([grads[index] for index in members], [places[index][GRAD] for index in members])
+        return True
+
+    def run(self, hyper: Sequence[Sequence[float]]) -> None:
+        """One step, each launch on the current stream of the arrays' library.
+
+        Args:
+            hyper: Rows of :attr:`Variant.hyper_fields` in float64, as the tables refer to them.
+        """
+        for launch in self.launches:
+            launch.run(hyper)
+
+    def _called(self, slot: int, index: int) -> str:
+        return f"{self._slot_names[slot]} {self._names[index]}"
+
+    def _place(self, tensor: Tensor) -> list[Memory | None]:
+        """Where each slot of a tensor is, checked for itself."""
+        names = [f"{slot} {tensor.name}" for slot in self._slot_names]
+        memories = [
+            None if array is None else memory_of(array, name) for name, array in zip(names, tensor.slots, strict=True)
+        ]
+        param = memories[PARAM]
+        for slot, (name, memory) in enumerate(zip(names, memories, strict=True)):
+            if memory is None or param is None:
+                continue
+            if memory.shape != param.shape:
+                raise ValueError(f"{name} must have the shape of {names[PARAM]}, {param.shape}, but has {memory.shape}")
+            if slot != GRAD and not memory.writable:
+                raise ValueError(f"{name} must be writable, but is read-only")
+            if slot != GRAD and memory.overlaps_itself:
+                raise ValueError(f"{name} must have memory for each element, but its strides are {memory.strides}")
+        return memories
+
+    def _present(self) -> Iterator[tuple[int, int, Memory]]:
+        """Tensor, slot and memory of everything that is there."""
+        for index, memories in enumerate(self._places):
+            for slot, memory in enumerate(memories):
+                if memory is not None:
+                    yield index, slot, memory
+
+    def _check_same_place(self) -> None:
+        places = {memory.place: (index, slot) for index, slot, memory in self._present()}
+        if len(places) > 1:
+            (place, one), (other_place, other) = list(places.items())[:2]
+            raise ValueError(
+                f"all arrays must be in one place, but {self._called(*one[::-1])} is in {place} "
+                f"and {self._called(*other[::-1])} in {other_place}"
+            )
+
+    def _check_no_overlap(self) -> None:
+        """No slot that is written may share memory with any other."""
+        present = list(self._present())
+        extents = np.array([memory.extent for *_, memory in present], dtype=np.int64).reshape(-1, 2)
+        order = np.argsort(extents[:, 0], kind="stable")
+        starts, ends = extents[order].T
+        if np.all(starts[1:] >= np.maximum.accumulate(ends)[:-1]):
+            return
+        open_ones: list[int] = []
+        for current, start in zip(order, starts, strict=True):
+            open_ones = [before for before in open_ones if extents[before, 1] > start]
+            for before in open_ones:
+                (index, slot, memory), (other_index, other_slot, other) = present[before], present[current]
+                if not slot == other_slot == GRAD and share_memory(memory, other):
+                    raise ValueError(
+                        f"{self._called(slot, index)} and {self._called(other_slot, other_index)} must not share "
+                        "memory, but they do"
+                    )
+            open_ones.append(int(current))
+
+
+class Plan:
+    """What one launch covers.
+
+    A slot that is misaligned, has gaps, or is not in its parameter's order of axes is packed into a copy around
+    each step. All others are used where they are, and not kept alive.
+
+    Attributes:
+        table: What the driver reads, with the variant of the launch.
+    """
+
+    def __init__(
+        self,
+        variant: Variant,
+        arrays: Sequence[Sequence[Any]],
+        places: Sequence[Sequence[Memory | None]],
+        driver: Driver,
+    ) -> None:
+        """Lays out the table of tensors that have been checked, all of the formats of ``variant``."""
+        self._driver = driver
+        self._packed: dict[tuple[int, int], tuple[Any, Any]] = {}
+        first = places[0][PARAM]
+        assert first is not None
+        self._first = first
+        addresses = [
+            [
+                0 if memory is None else self._address(index, slot, slots, memories)
+                for slot, memory in enumerate(memories)
+            ]
+            for index, (slots, memories) in enumerate(zip(arrays, places, strict=True))
+        ]
+        numels = [memory.numel for memory, *_ in places if memory is not None]
+        self.table = Table(variant, driver.TILE, numels, addresses, device=first.device)
+
+    def move_grads(self, grads: Sequence[Any], places: Sequence[Memory | None]) -> None:
+        """Takes gradients at new addresses, in the same layout as before."""
+        addresses = []
+        for index, (grad, memory) in enumerate(zip(grads, places, strict=True)):
+            if (index, GRAD) in self._packed:
+                copy = self._packed[index, GRAD][1]
+                self._packed[index, GRAD] = grad, copy
+                addresses.append(memory_of(copy, "copy").address)
+            else:
+                addresses.append(memory.address if memory else 0)
+        self.table.move("grad", addresses)
+
+    def run(self, hyper: Sequence[Sequence[float]]) -> None:
+        """One step. See :meth:`Plans.run`."""
+        rows = self.table.variant.hyper_array(hyper)
+        for array, copy in self._packed.values():
+            copy[...] = array
+        self._driver.run(self.table, rows, current_stream(self._first))
+        for (_, slot), (array, copy) in self._packed.items():
+            if slot != GRAD:
+                array[...] = copy
+
+    def _address(self, index: int, slot: int, arrays: Sequence[Any], places: Sequence[Memory | None]) -> int:
+        """Where the driver finds a slot: in place, or in the copy that it is packed into."""
+        param, memory = places[PARAM], places[slot]
+        assert param is not None
+        assert memory is not None
+        if memory.numel == 0 or (memory.dense and memory.order == param.packed_order):
+            return memory.address
+        copy = full_like(arrays[PARAM], 0, arrays[slot].dtype)
+        self._packed[index, slot] = arrays[slot], copy
+        return memory_of(copy, "copy").address
