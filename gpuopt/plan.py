@@ -45,6 +45,7 @@ class Plans:
         """
         self._names = [tensor.name for tensor in tensors]
         self._slot_names = ("param", "grad", *rule.slots)
+        self._optional = rule.optional
         self._places = [self._place(tensor) for tensor in tensors]
         self._check_same_place()
         self._check_no_overlap()
@@ -107,7 +108,8 @@ class Plans:
         """Where each slot of a tensor is, checked for itself."""
         names = [f"{slot} {tensor.name}" for slot in self._slot_names]
         memories = [
-            None if array is None else memory_of(array, name) for name, array in zip(names, tensor.slots, strict=True)
+            None if array is None and slot in self._optional else memory_of(array, name)
+            for slot, name, array in zip(self._slot_names, names, tensor.slots, strict=True)
         ]
         param = memories[PARAM]
         for slot, (name, memory) in enumerate(zip(names, memories, strict=True)):

@@ -38,8 +38,7 @@ def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     if not table.tiles:
         return
-    queue = cupy.cuda.ExternalStream(stream) if stream else cupy.cuda.Stream.null
-    with cupy.cuda.Device(table.device), queue:
+    with cupy.cuda.Device(table.device), cupy.cuda.Stream.from_external(_Handle(stream)):
         if takes_plain_form(table):
             run_plain(table, hyper)
         else:
@@ -100,6 +99,17 @@ def array_kernel(variant: Variant) -> cupy.ElementwiseKernel:
         preamble=cuda_source.preamble(variant),
         options=OPTIONS,
     )
+
+
+class _Handle:
+    """A stream known by its handle, in the CUDA stream protocol."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        """Version of the protocol, and the handle."""
+        return 0, self._handle
 
 
 def _array(address: int, numel: int, format: Format) -> cupy.ndarray:

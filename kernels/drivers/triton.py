@@ -60,6 +60,7 @@ def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
         step_kernel[(table.tiles,)](rows, tile_tensor, scalars, **constants(table.variant, table.tile), **OPTIONS)
 
 
+@cache
 def constants(variant: Variant, tile: int = TILE) -> dict[str, Any]:
     """The compile-time arguments of :func:`step_kernel` for one variant."""
     dtypes = [None if format is None else getattr(tl, format.dtype) for format in variant.formats]

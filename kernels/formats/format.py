@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Format:
     """How a slot is stored.
 
@@ -42,3 +42,6 @@ class Format:
     def itemsize(self) -> int:
         """Bytes per element."""
         return self.storage.itemsize
+
+    def __repr__(self) -> str:
+        return f"Format({self.name!r})"

@@ -8,7 +8,7 @@ from itertools import compress, product
 from typing import Any
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Rule:
     """The arithmetic of one optimizer for one element.
 
@@ -52,3 +52,6 @@ class Rule:
         """Every set of state slots that this rule can run with."""
         for chosen in product((False, True), repeat=len(self.optional)):
             yield self.required + tuple(compress(self.optional, chosen))
+
+    def __repr__(self) -> str:
+        return f"Rule({self.name!r})"

@@ -1,0 +1,416 @@
+"""The array front end.
+
+1. Each class gives the bits of its textbook equation, written here once more in plain NumPy.
+2. Every backend that runs here gives the same bits, for every class and option.
+3. Parameters are updated in place whatever their strides, dtype and alignment; gradients are only read.
+4. ``iter`` counts updates; state is made as zeros, keyed by name; arrays that come, go or move are followed.
+5. Bad input is refused with an error that names the argument or parameter, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import gpuopt
+from gpuopt.arrays import NAG, SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
+from gpuopt.kernels.drivers import DRIVERS
+
+BACKENDS = [name for name, entry in DRIVERS.items() if entry.device == "cpu" and not entry.unavailable()]
+F4 = np.float32
+
+OPTIONS = {
+    "SGD": lambda **k: SGD(lr=0.1, **k),
+    "SGD-decay": lambda **k: SGD(lr=0.1, weight_decay=0.01, **k),
+    "SGD-maximize": lambda **k: SGD(lr=0.1, maximize=True, **k),
+    "Momentum": Momentum,
+    "NAG": NAG,
+    "AdaGrad": AdaGrad,
+    "AdaGrad-decay": lambda **k: AdaGrad(lr_decay=0.1, initial_accumulator_value=0.5, **k),
+    "RMSProp": RMSProp,
+    "RMSProp-centered": lambda **k: RMSProp(centered=True, **k),
+    "RMSProp-momentum": lambda **k: RMSProp(momentum=0.9, **k),
+    "RMSProp-both": lambda **k: RMSProp(momentum=0.9, centered=True, weight_decay=0.01, **k),
+    "Adam": Adam,
+    "Adam-torch": lambda **k: Adam(epsilon_hat=False, weight_decay=0.1, **k),
+    "Adam-amsgrad": lambda **k: Adam(amsgrad=True, **k),
+    "AdamW": AdamW,
+}
+
+
+def arrays(seed, shapes=((3, 4), (5,), (), (0, 2)), dtype=F4):
+    rng = np.random.default_rng(seed)
+    return {f"w{i}": np.asarray(rng.standard_normal(shape), dtype=dtype) for i, shape in enumerate(shapes)}
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(
+        a[k].dtype == b[k].dtype and a[k].shape == b[k].shape and a[k].tobytes() == b[k].tobytes() for k in a
+    )
+
+
+def copied(arrays):
+    return {name: array.copy() for name, array in arrays.items()}
+
+
+def run(make, backend, steps=4, dtype=F4):
+    optimizer, params = make(backend=backend), arrays(0, dtype=dtype)
+    for seed in range(1, steps + 1):
+        optimizer.update(params, arrays(seed, dtype=dtype))
+    return params, optimizer
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16, ml_dtypes.bfloat16], ids=lambda d: d.__name__)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_backend_gives_the_same_bits(name, dtype):
+    expected, oracle = run(OPTIONS[name], "numpy", dtype=dtype)
+    for backend in BACKENDS:
+        params, optimizer = run(OPTIONS[name], backend, dtype=dtype)
+        assert same(params, expected)
+        assert all(same(optimizer.state[key], oracle.state[key]) for key in oracle.state)
+
+
+def textbook(name, p, g, s, t):
+    """One step of a textbook class with its defaults in float32, after its equation. ``s`` is its state."""
+    lr, eps = F4(0.01), F4(1e-7)
+    if name == "SGD":
+        p -= F4(0.1) * g
+    elif name == "Momentum":
+        s["v"] = F4(0.9) * s.get("v", 0) - lr * g
+        p += s["v"]
+    elif name == "NAG":
+        s["v"] = F4(0.9) * s.get("v", 0) - lr * g
+        p += F4(0.9) * s["v"] - lr * g
+    elif name == "AdaGrad":
+        s["h"] = s.get("h", F4(0)) + g * g
+        p -= lr * (g / (np.sqrt(s["h"]) + eps))
+    elif name == "RMSProp":
+        h = s.get("h", np.zeros_like(g))
+        s["h"] = h + (g * g - h) * F4(1 - 0.99)
+        p -= lr * (g / (np.sqrt(s["h"]) + eps))
+    elif name == "Adam":
+        m, v = s.get("m", np.zeros_like(g)), s.get("v", np.zeros_like(g))
+        s["m"] = m + (g - m) * F4(1 - 0.9)
+        s["v"] = v + (g * g - v) * F4(1 - 0.999)
+        step_size = F4(0.001 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t))
+        p -= step_size * (s["m"] / (np.sqrt(s["v"]) + eps))
+
+
+@pytest.mark.parametrize("name", ["SGD", "Momentum", "NAG", "AdaGrad", "RMSProp", "Adam"])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_defaults_are_the_textbook_s_bit_for_bit(name, backend):
+    optimizer = OPTIONS[name](backend=backend)
+    params, expected, state = arrays(0), arrays(0), {}
+    for t in range(1, 6):
+        grads = arrays(t)
+        optimizer.update(params, grads)
+        for key, p in expected.items():
+            textbook(name, p, grads[key], state.setdefault(key, {}), t)
+    assert same(params, expected)
+
+
+def test_adamw_decays_apart_from_the_gradient():
+    p = {"w": np.array([2.0], F4)}
+    AdamW(lr=0.1, weight_decay=0.5).update(p, {"w": np.zeros(1, F4)})
+    assert p["w"] == F4(2.0) * F4(1 - 0.1 * 0.5)
+
+
+VIEWS = {
+    "transposed": lambda a: a.T,
+    "every other": lambda a: a[::2, 1::3],
+    "reversed": lambda a: a[::-1],
+    "columns": lambda a: a[:, 2:5],
+    "fortran": np.asfortranarray,
+    "one off": lambda a: a.reshape(-1)[1:],
+    "0-d": lambda a: a[1, 2:3].reshape(()),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("grad_view", [*VIEWS, "contiguous"])
+@pytest.mark.parametrize("param_view", VIEWS)
+def test_strides_do_not_matter(param_view, grad_view, backend):
+    base = arrays(0, [(8, 12)])["w0"]
+    untouched = base.copy()
+    p = VIEWS[param_view](base)
+    whole = np.zeros_like(p, order="C")
+    optimizer, plain = Adam(backend=backend), Adam(backend="numpy")
+    for seed in range(3):
+        g = np.random.default_rng(seed).standard_normal(p.shape).astype(F4)
+        if seed == 0:
+            whole[...] = p
+        strided = g.copy(order="F") if grad_view == "fortran" else g
+        if grad_view == "every other" and p.ndim:
+            strided = np.repeat(g, 2, axis=0)[::2]
+        if grad_view == "reversed" and p.ndim:
+            strided = g[::-1].copy()[::-1]
+        optimizer.update({"w": p}, {"w": strided})
+        plain.update({"w": whole}, {"w": g})
+    assert np.array_equal(p, whole)
+    if np.shares_memory(p, base):
+        mask = np.ones(base.shape, bool)
+        VIEWS[param_view](mask)[...] = False
+        assert np.array_equal(base[mask], untouched[mask])
+
+
+def test_misaligned_bytes_are_packed():
+    raw = np.zeros(4 * 9 + 1, np.uint8)
+    p = raw[1:].view(F4)
+    assert not p.flags.aligned
+    q, g = p.copy(), np.ones(9, F4)
+    Adam().update({"w": p}, {"w": g})
+    Adam().update({"w": q}, {"w": g})
+    assert np.array_equal(p, q)
+
+
+def test_gradient_may_be_broadcast_and_read_only():
+    p, g = {"w": np.zeros((3, 4), F4)}, np.broadcast_to(F4(1), (3, 4))
+    SGD(lr=0.5).update(p, {"w": g})
+    assert np.all(p["w"] == -0.5)
+
+
+def test_dtypes_of_parameter_gradient_and_state_are_independent():
+    p = {"w": np.ones(5, ml_dtypes.bfloat16)}
+    optimizer = Adam(state_dtype=np.float32)
+    optimizer.update(p, {"w": np.ones(5, np.float16)})
+    assert p["w"].dtype == ml_dtypes.bfloat16
+    assert {slot.dtype for slot in optimizer.state["w"].values()} == {np.dtype(F4)}
+
+
+def test_iter_counts_and_state_is_keyed_by_name():
+    optimizer, p = Adam(amsgrad=True), arrays(0)
+    assert optimizer.iter == 0
+    assert not optimizer.state
+    optimizer.update(p, arrays(1))
+    optimizer.update(p, arrays(2))
+    assert optimizer.iter == 2
+    assert optimizer.state.keys() == p.keys()
+    assert set(optimizer.state["w0"]) == {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
+
+
+def test_empty_dicts_count_as_an_update():
+    optimizer = SGD()
+    optimizer.update({}, {})
+    assert optimizer.iter == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_arrays_that_move_are_followed(backend):
+    optimizer, plain = Adam(backend=backend), Adam(backend="numpy")
+    p, q = arrays(0), arrays(0)
+    for seed in range(1, 8):
+        grads = arrays(seed)
+        if seed == 3:
+            p = copied(p)
+        if seed == 4:
+            p["new"], q["new"] = np.ones(3, F4), np.ones(3, F4)
+        if seed == 5:
+            p, q = dict(reversed(p.items())), dict(reversed(q.items()))
+        if seed == 6:
+            optimizer.state["w0"]["exp_avg"] = optimizer.state["w0"]["exp_avg"].copy()
+        if seed >= 4:
+            grads["new"] = np.full(3, seed, F4)
+        if seed == 7:
+            grads["w0"] = np.asfortranarray(grads["w0"])
+            optimizer.lr = plain.lr = 0.5
+        optimizer.update(p, grads)
+        plain.update(q, copied(grads))
+        plain._plans = None
+    assert same(p, q)
+
+
+def test_nothing_keeps_gradients_or_parameters_alive():
+    optimizer, p, g = Adam(), {"w": np.ones(3, F4)}, {"w": np.ones(3, F4)}
+    optimizer.update(p, g)
+    references = weakref.ref(p["w"]), weakref.ref(g["w"])
+    del p, g
+    gc.collect()
+    assert references[0]() is None
+    assert references[1]() is None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_no_parameter_sized_temporary(backend):
+    import tracemalloc
+
+    p, g = {"w": np.ones(4_000_000, F4)}, {"w": np.ones(4_000_000, F4)}
+    optimizer = Adam(backend=backend)
+    optimizer.update(p, g)
+    tracemalloc.start()
+    optimizer.update(p, g)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < p["w"].nbytes / 8
+
+
+BAD = {
+    "keys": (
+        lambda o, p, g: o.update(p, {"w0": g["w0"]}),
+        ValueError,
+        "grads must have a gradient for every parameter, but has none for 'w1'",
+    ),
+    "extra": (
+        lambda o, p, g: o.update({"w0": p["w0"]}, g),
+        ValueError,
+        "grads must have gradients of parameters alone, but has 'w1', which params has not",
+    ),
+    "None": (
+        lambda o, p, g: o.update(p, {**g, "w1": None}),
+        TypeError,
+        "grad 'w1' must be a NumPy or CuPy array, but is NoneType",
+    ),
+    "shape": (
+        lambda o, p, g: o.update(p, {**g, "w1": np.zeros(4, F4)}),
+        ValueError,
+        r"grad 'w1' must have the shape of param 'w1', \(5,\), but has \(4,\)",
+    ),
+    "integer": (
+        lambda o, p, g: o.update({**p, "w1": np.zeros(5, int)}, g),
+        TypeError,
+        "param 'w1' must be of dtype float32, .* but is int64",
+    ),
+    "object": (
+        lambda o, p, g: o.update(p, {**g, "w1": np.zeros(5, object)}),
+        TypeError,
+        "grad 'w1' must be of dtype .* but is object",
+    ),
+    "byte order": (
+        lambda o, p, g: o.update({**p, "w1": np.zeros(5, ">f4")}, g),
+        TypeError,
+        "param 'w1' must be .* native byte order, but is >f4",
+    ),
+    "list": (
+        lambda o, p, g: o.update({**p, "w1": [0.0] * 5}, g),
+        TypeError,
+        "param 'w1' must be a NumPy or CuPy array, but is list",
+    ),
+    "masked": (
+        lambda o, p, g: o.update({**p, "w1": np.ma.zeros(5, F4)}, g),
+        TypeError,
+        "param 'w1' must be a NumPy or CuPy array, but is MaskedArray",
+    ),
+    "read-only": (
+        lambda o, p, g: o.update({**p, "w1": np.broadcast_to(np.zeros(5, F4), (5,))}, g),
+        ValueError,
+        "param 'w1' must be writable, but is read-only",
+    ),
+    "overlap": (
+        lambda o, p, g: o.update({**p, "w1": p["w0"].reshape(-1)[2:7]}, g),
+        ValueError,
+        "param 'w0' and param 'w1' must not share memory, but they do",
+    ),
+    "itself": (
+        lambda o, p, g: o.update(
+            {**p, "w1": np.lib.stride_tricks.as_strided(np.zeros(5, F4), (5,), (0,), writeable=True)}, g
+        ),
+        ValueError,
+        r"param 'w1' must have memory for each element, but its strides are \(0,\)",
+    ),
+    "grad is param": (
+        lambda o, p, g: o.update(p, {**g, "w1": p["w1"]}),
+        ValueError,
+        "param 'w1' and grad 'w1' must not share memory, but they do",
+    ),
+    "backend": (
+        lambda o, p, g: (setattr(o, "backend", "fast"), o.update(p, g)),
+        ValueError,
+        "backend must be one of numba, numpy, cupy, triton or None, but is 'fast'",
+    ),
+    "lr": (
+        lambda o, p, g: (setattr(o, "lr", -1), o.update(p, g)),
+        ValueError,
+        "lr must be a finite number >= 0, but is -1",
+    ),
+}
+
+
+@pytest.mark.parametrize("started", [False, True], ids=["first update", "later update"])
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_refused_and_changes_nothing(case, started):
+    call, error, message = BAD[case]
+    optimizer, params, grads = Adam(), arrays(0), arrays(1)
+    if started:
+        optimizer.update(params, grads)
+    before = copied(params)
+    state = {name: copied(slots) for name, slots in optimizer.state.items()}
+    with pytest.raises(error, match=message):
+        call(optimizer, params, grads)
+    assert same(params, before)
+    assert optimizer.iter == started
+    assert optimizer.state.keys() == state.keys()
+    assert all(same(optimizer.state[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(lr=-0.1), "lr must be a finite number >= 0, but is -0.1"),
+        (lambda: SGD(lr=float("nan")), "lr must be a finite number >= 0, but is nan"),
+        (lambda: Adam(beta1=1.0), r"beta1 must be in \[0, 1\), but is 1.0"),
+        (lambda: Adam(beta2=-0.1), r"beta2 must be in \[0, 1\), but is -0.1"),
+        (lambda: Adam(eps=-1e-8), "eps must be a finite number >= 0"),
+        (lambda: AdamW(weight_decay=-1), "weight_decay must be a finite number >= 0"),
+        (lambda: RMSProp(decay_rate=1), r"decay_rate must be in \[0, 1\)"),
+        (lambda: Momentum(momentum=-0.5), "momentum must be a finite number >= 0"),
+        (lambda: AdaGrad(initial_accumulator_value=-1), "initial_accumulator_value must be a finite number >= 0"),
+    ],
+)
+def test_bad_settings_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_settings_must_be_numbers():
+    with pytest.raises(TypeError, match="lr must be a number, but is 'fast'"):
+        SGD(lr="fast")
+
+
+def test_interleaved_views_of_one_array_do_not_overlap():
+    base = np.zeros(10, F4)
+    SGD(lr=1.0).update({"a": base[::2], "b": base[1::2]}, {"a": np.ones(5, F4), "b": np.full(5, 2, F4)})
+    assert np.array_equal(base, np.tile(np.array([-1, -2], F4), 5))
+
+
+def test_one_gradient_may_serve_two_parameters():
+    g = np.ones(3, F4)
+    p = {"a": np.zeros(3, F4), "b": np.zeros(3, F4)}
+    SGD(lr=1.0).update(p, {"a": g, "b": g})
+    assert np.all(p["b"] == -1)
+
+
+class TestStep:
+    """The functional form."""
+
+    @pytest.mark.parametrize("backend", [*BACKENDS, None])
+    def test_equals_the_class(self, backend):
+        p, g = arrays(0), arrays(1)
+        expected = copied(p)
+        adam = Adam(epsilon_hat=False, eps=1e-8)
+        adam.update(expected, g)
+        state = {slot: [np.zeros_like(a) for a in p.values()] for slot in ("exp_avg", "exp_avg_sq")}
+        hyper = gpuopt.kernels.rules.adam.hyper_at(1, 0.001, 0.9, 0.999, 1e-8)
+        gpuopt.arrays.step("adam", list(p.values()), list(g.values()), state, hyper, backend=backend)
+        assert same(p, expected)
+        gpuopt.arrays.step("adam", list(p.values()), list(g.values()), state, hyper._asdict(), backend=backend)
+        assert not same(p, expected)
+
+    def test_no_tensors(self):
+        gpuopt.arrays.step("sgd", [], [], {}, (1, 0, 0, 0, 0))
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (("adm", [], [], {}, ()), "rule must be one of adam, rmsprop, sgd, adagrad, but is 'adm'"),
+            (("adagrad", [], [], {}, (1, 1)), r"state of adagrad must have slots of \('sum',\), but has \(\)"),
+            (("adagrad", [], [], {"sum": []}, (1,)), r"hyper of adagrad must be \('step_size', 'eps'\), but has 1"),
+            (("adagrad", [], [], {"sum": []}, {"lr": 1}), "hyper of adagrad must have the fields"),
+            (("adagrad", [np.ones(1)], [], {"sum": []}, (1, 1)), "grads must hold an array per parameter, 1, but"),
+        ],
+    )
+    def test_bad_input(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            gpuopt.arrays.step(*arguments)
