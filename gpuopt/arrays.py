@@ -413,12 +413,11 @@ class AdamW(Adam):
         beta1: float = 0.9,
         beta2: float = 0.999,
         eps: float = 1e-7,
-        amsgrad: bool = False,
-        epsilon_hat: bool = True,
+        *,
         weight_decay: float = 0.01,
         **common: Any,
     ) -> None:
-        super().__init__(lr, beta1, beta2, eps, amsgrad, epsilon_hat, weight_decay=weight_decay, **common)
+        super().__init__(lr, beta1, beta2, eps, weight_decay=weight_decay, **common)
 
     def _prologue(self) -> tuple[float, ...]:
         return prologue_at(self.lr, self.weight_decay, decoupled=True, maximize=self.maximize)

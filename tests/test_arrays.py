@@ -116,7 +116,7 @@ def test_defaults_are_the_textbook_s_bit_for_bit(name, backend):
 def test_adamw_decays_apart_from_the_gradient():
     p = {"w": np.array([2.0], F4)}
     AdamW(lr=0.1, weight_decay=0.5).update(p, {"w": np.zeros(1, F4)})
-    assert p["w"] == F4(2.0) * F4(1 - 0.1 * 0.5)
+    assert p["w"] == F4(2.0) - F4(2.0) * F4(0.1 * 0.5)
 
 
 VIEWS = {

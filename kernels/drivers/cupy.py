@@ -15,7 +15,7 @@ import numpy as np
 from gpuopt.kernels.drivers import cuda_source
 from gpuopt.kernels.drivers.device_table import DeviceTable
 from gpuopt.kernels.formats import Format
-from gpuopt.kernels.table import FAST_NUMEL, NUMEL, POINTERS, Table
+from gpuopt.kernels.table import FAST_NUMEL, HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 TILE = 4096
@@ -68,7 +68,7 @@ def run_plain(table: Table, hyper: np.ndarray[Any, Any]) -> None:
         for address, format in zip(row[POINTERS:], variant.formats, strict=True)
         if format is not None
     )
-    array_kernel(variant)(g, *hyper[0], p, *state)
+    array_kernel(variant)(g, *hyper[row[HYPER_ROW]], p, *state)
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import getpass
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
@@ -165,13 +166,25 @@ def _fingerprint() -> str:
 
 
 def _cache_on_disk(dispatcher: Any) -> None:
-    """Caches in Numba's own folder (``NUMBA_CACHE_DIR``), or in the temporary one where none can be written."""
+    """Caches where Numba can (``NUMBA_CACHE_DIR``, beside the source, the user's own), else in the temporary folder."""
+    if _enable_caching(dispatcher):
+        return
+    chosen = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"gpuopt-{getpass.getuser()}")
+    try:
+        if not _enable_caching(dispatcher):
+            warnings.warn(
+                f"no folder for compiled code is writable, not even {numba.config.CACHE_DIR}, so each process compiles "
+                "anew; set NUMBA_CACHE_DIR to one that is",
+                stacklevel=2,
+            )
+    finally:
+        numba.config.CACHE_DIR = chosen
+
+
+def _enable_caching(dispatcher: Any) -> bool:
     try:
         dispatcher.enable_caching()
-    except RuntimeError:
-        chosen = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"gpuopt-{getpass.getuser()}")
-        try:
-            dispatcher.enable_caching()
-        finally:
-            numba.config.CACHE_DIR = chosen
+    except (RuntimeError, OSError):  # Numba found no folder that it may write
+        return False
+    return True

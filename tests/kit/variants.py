@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
@@ -19,7 +21,7 @@ FORMAT_SETS = [(name, name, name) for name in FORMATS] + MIXED
 
 def variants() -> list[Variant]:
     """Every rule with every set of its optional slots in every set of formats."""
-    return [
+    made = (
         Variant(
             rule,
             (
@@ -31,7 +33,8 @@ def variants() -> list[Variant]:
         for rule in RULES.values()
         for present in rule.option_sets()
         for param, grad, state in FORMAT_SETS
-    ]
+    )
+    return list(dict.fromkeys(made))  # without state, two sets of formats can be one
 
 
 def hyper_fields(variant: Variant) -> dict[str, float]:
@@ -39,7 +42,7 @@ def hyper_fields(variant: Variant) -> dict[str, float]:
     known = {
         "grad_scale": -0.7,
         "weight_decay": 0.03,
-        "keep": 0.97,
+        "decoupled_decay": 0.03,
         "step_size": 0.011,
         "one_minus_beta1": 0.1,
         "one_minus_beta2": 0.003,
@@ -52,3 +55,32 @@ def hyper_fields(variant: Variant) -> dict[str, float]:
         "grad_coefficient": 1.1,
     }
     return {field: known[field] for field in variant.hyper_fields}
+
+
+def hyper_rows(variant: Variant, step: int) -> list[list[float]]:
+    """Two rows that differ from step to step: one with every term of every rule, one without those that can go."""
+    full = {field: value * (1 + step / 64) for field, value in hyper_fields(variant).items()}
+    bare = {field: value * 1.3 for field, value in full.items()}
+    without = {"grad_scale": 1.0, "weight_decay": 0.0, "decoupled_decay": 0.0, "grad_coefficient": 0.0}
+    bare.update((field, value) for field, value in without.items() if field in bare)
+    return [list(full.values()), list(bare.values())]
+
+
+def edge_hyper_rows(variant: Variant) -> list[list[float]]:
+    """Rows in which one scalar or all of them are at an edge."""
+    plain = hyper_fields(variant)
+    changes = [
+        {"grad_scale": np.inf},
+        {"grad_scale": np.nan},
+        {"grad_scale": 0.0},
+        {"grad_scale": 1.0, "weight_decay": 0.0, "decoupled_decay": 0.0},
+        {"weight_decay": -0.0},
+        {"weight_decay": 1e-40},
+        {"weight_decay": np.inf, "decoupled_decay": 1.0},
+        {"weight_decay": np.nan, "decoupled_decay": np.nan},
+        {"step_size": 0.0, "eps": 0.0},
+        dict.fromkeys(plain, 0.0),
+        dict.fromkeys(plain, 1.0),
+    ]
+    known = [{field: value for field, value in change.items() if field in plain} for change in changes]
+    return [list((plain | change).values()) for change in known]

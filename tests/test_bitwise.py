@@ -1,0 +1,87 @@
+"""Every form gives the bits of the NumPy form, in every slot, for every variant.
+
+The NumPy driver is the oracle. Numba and the CUDA C++ of the CuPy driver, compiled for the host in both of its
+forms, must equal it bit for bit over several steps with new gradients and new hyper each, two hyper rows in one
+launch, tensors from no element to several tiles, aligned or not. Inputs span the whole range of each format:
+subnormals, infinities and zeros of both signs count. A NaN must be a NaN on both sides; its payload is free. Nothing
+outside the tensors is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from kit import host_cuda
+from kit.tensors import Tensors, assert_same_bits
+from kit.variants import edge_hyper_rows, hyper_rows, variants
+
+from gpuopt.kernels.drivers import DRIVERS
+from gpuopt.kernels.drivers import numba as numba_driver
+from gpuopt.kernels.drivers import numpy as oracle
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.rules import RULES
+from gpuopt.kernels.variant import Variant
+
+FORMS = {
+    "numba": numba_driver.run,
+    "cuda table": host_cuda.run_table,
+    "cuda array": host_cuda.run_array,
+}
+
+TILE = 64
+NUMELS = [0, 1, 2, 7, 8, 9, 127, TILE - 1, TILE, TILE + 1, 2 * TILE, 2 * TILE + 5, 0]
+
+each_variant = pytest.mark.parametrize("variant", variants(), ids=str)
+each_form = pytest.mark.parametrize("form", FORMS)
+
+
+def assert_equal_steps(
+    form: str,
+    tensors: Tensors,
+    hypers: Sequence[Sequence[Sequence[float]]],
+    tile: int = TILE,
+) -> None:
+    """Steps ``tensors`` and a copy with new gradients and one hyper each; compares after every step."""
+    expected = tensors.copy()
+    rows = np.arange(len(tensors.numels)) % len(hypers[0])
+    table, oracle_table = tensors.table(tile, rows), expected.table(oracle.TILE, rows)
+    for step, scalars in enumerate(hypers):
+        for each in (tensors, expected):
+            each.draw(seed=step)
+        hyper = tensors.variant.hyper_array(scalars)
+        FORMS[form](table, hyper)
+        oracle.run(oracle_table, hyper)
+        assert_same_bits(tensors, expected, f"{form}, step {step}:")
+
+
+@each_form
+@each_variant
+@pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
+def test_steps(variant: Variant, form: str, misaligned: bool) -> None:
+    tensors = Tensors(variant, NUMELS, seed=1, misaligned=misaligned)
+    assert_equal_steps(form, tensors, [hyper_rows(variant, step) for step in range(3)])
+
+
+@each_form
+@each_variant
+def test_hyper_at_its_edges(variant: Variant, form: str) -> None:
+    rows = edge_hyper_rows(variant)
+    assert_equal_steps(form, Tensors(variant, [TILE + 3] * len(rows), seed=2), [rows, rows])
+
+
+@each_form
+@each_variant
+def test_nothing_to_do(variant: Variant, form: str) -> None:
+    for numels in ([], [0], [0, 0, 0]):
+        assert_equal_steps(form, Tensors(variant, numels), [hyper_rows(variant, 1)])
+
+
+@pytest.mark.parametrize("form", [form for form in FORMS if form in DRIVERS])
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_drivers_own_tile(rule, form: str) -> None:
+    variant = Variant(rule, (FORMATS["fp32"],) * (2 + len(rule.slots)))
+    tile = DRIVERS[form].load().TILE
+    tensors = Tensors(variant, [tile - 1, tile, tile + 1, 3 * tile + 5], seed=3)
+    assert_equal_steps(form, tensors, [hyper_rows(variant, 1)], tile)

@@ -1,0 +1,83 @@
+"""Where the Numba driver keeps compiled code.
+
+1. A second process reads what the first compiled.
+2. Code whose source has changed, in whatever file of kernels/, is compiled anew.
+3. Where no folder of Numba's is writable it is the temporary one; where that is not either, a warning says so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+
+import numba
+import pytest
+
+from gpuopt.kernels.drivers import numba as driver
+
+STEP = """
+import numpy as np, gpuopt
+from gpuopt.kernels.drivers import numba as driver
+{change}
+p = np.ones(3)
+gpuopt.arrays.step("sgd", [p], [p.copy()], {{}}, (0.5, 0, 0, 0, 0))
+(dispatcher,) = found
+print(sum(dispatcher.stats.cache_hits.values()), sum(dispatcher.stats.cache_misses.values()))
+"""
+FIND = """
+found = []
+enable = driver._enable_caching
+driver._enable_caching = lambda dispatcher: (found.append(dispatcher), enable(dispatcher))[1]
+"""
+
+
+def hits_and_misses(folder, change=""):
+    code = STEP.format(change=FIND + change)
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    out = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    return tuple(map(int, out.stdout.split()))
+
+
+def test_a_second_process_reads_what_the_first_compiled(tmp_path):
+    assert hits_and_misses(tmp_path) == (0, 1)
+    assert hits_and_misses(tmp_path) == (1, 0)
+    assert hits_and_misses(tmp_path, "driver._fingerprint = lambda: 'another source'") == (0, 1)
+
+
+def test_the_fingerprint_covers_every_source(tmp_path, monkeypatch):
+    (tmp_path / "drivers").mkdir()
+    (tmp_path / "rules").mkdir()
+    rule = tmp_path / "rules" / "adam.py"
+    rule.write_text("a = 1")
+    monkeypatch.setattr(driver, "__file__", str(tmp_path / "drivers" / "numba.py"))
+    before = driver._fingerprint.__wrapped__()
+    rule.write_text("a = 2")
+    assert driver._fingerprint.__wrapped__() != before
+
+
+class Dispatcher:
+    """Stands in for Numba's, which as root would find every folder writable."""
+
+    def __init__(self, writable):
+        self.writable = writable
+        self.folder = None
+
+    def enable_caching(self):
+        if not self.writable(numba.config.CACHE_DIR):
+            raise RuntimeError("cannot cache function: no locator available")
+        self.folder = numba.config.CACHE_DIR
+
+
+def test_the_temporary_folder_is_the_fallback():
+    before = numba.config.CACHE_DIR
+    dispatcher = Dispatcher(lambda folder: folder.startswith(tempfile.gettempdir()))
+    driver._cache_on_disk(dispatcher)
+    assert dispatcher.folder.startswith(os.path.join(tempfile.gettempdir(), "gpuopt-"))
+    assert before == numba.config.CACHE_DIR
+
+
+def test_nowhere_to_cache_is_said():
+    with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to one that is"):
+        driver._cache_on_disk(Dispatcher(lambda folder: False))
