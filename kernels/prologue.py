@@ -47,7 +47,8 @@ def prologue_at(
 def numpy_form(p: Any, g: Any, prologue: Any) -> tuple[Any, Any]:
     """``(p, g)`` as the rule is to see them."""
     grad_scale, weight_decay, decoupled_decay = prologue
-    g = g * grad_scale
+    if grad_scale != 1:  # a product with 1 changes no bit, but in NumPy it is a pass over memory
+        g = g * grad_scale
     if weight_decay != 0:
         g = g + p * weight_decay
     if decoupled_decay != 0:

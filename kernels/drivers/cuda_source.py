@@ -6,6 +6,7 @@ The same text compiles for the host, which is how its bits are checked where the
 from __future__ import annotations
 
 from gpuopt.kernels import prologue
+from gpuopt.kernels.cuda_math import ARITHMETIC
 from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, HYPER_ROW, NUMEL, POINTERS
 from gpuopt.kernels.variant import Variant
 
@@ -37,7 +38,7 @@ static __device__ inline void load_whole(T (&values)[N], const S* from) {
 #pragma unroll
     for (int k = 0; k < N; k += 16 / sizeof(S)) load_16_bytes(stored + k, from + k);
 #pragma unroll
-    for (int k = 0; k < N; ++k) values[k] = F::load(stored[k]);
+    for (int k = 0; k < N; ++k) widen(values[k], F::load(stored[k]));
 }
 
 template <class F, class T, class S, int N>
@@ -56,7 +57,7 @@ _LOCALS = ("p", "g")
 
 def compute_type(variant: Variant) -> str:
     """The C++ type of the arithmetic."""
-    return {"float32": "float", "float64": "double"}[variant.compute.name]
+    return {"float32": "ieee_float", "float64": "double"}[variant.compute.name]
 
 
 def elements_per_thread(variant: Variant) -> int:
@@ -67,7 +68,7 @@ def elements_per_thread(variant: Variant) -> int:
 def preamble(variant: Variant) -> str:
     """Definitions that both bodies need."""
     formats = {format.name: format.cuda_form for format in variant.formats if format is not None}
-    return "".join(formats.values()) + _ACCESS
+    return ARITHMETIC + "".join(formats.values()) + _ACCESS
 
 
 def table_body(variant: Variant, tile: int) -> str:
@@ -104,7 +105,7 @@ def table_body(variant: Variant, tile: int) -> str:
     lines += [f"store_whole<{form}>({name}, {name}_at);" for name, _, _, form in present if name != "g"]
 
     lines += ["} else {", "#pragma unroll 1", f"for (int k = 0; k < {count} && k < left; ++k) {{"]
-    lines += [f"T {name} = {form}::load({name}_at[k]);" for name, _, _, form in present]
+    lines += [f"T {name}; widen({name}, {form}::load({name}_at[k]));" for name, _, _, form in present]
     lines += [f"step({', '.join(name for name, *_ in present)});"]
     lines += [f"{name}_at[k] = {form}::store({name});" for name, _, _, form in present if name != "g"]
     lines += ["}", "}"]
@@ -119,7 +120,7 @@ def array_body(variant: Variant) -> str:
     present = _present(variant)
     lines = [f"typedef {compute_type(variant)} T;"]
     # The elements are references that may alias, so all loads come before the first store.
-    lines += [f"T {name} = {form}::load({name}_stored);" for name, _, _, form in present]
+    lines += [f"T {name}; widen({name}, {form}::load({name}_stored));" for name, _, _, form in present]
     lines += [_arithmetic(variant)]
     lines += [f"{name}_stored = {form}::store({name});" for name, _, _, form in present if name != "g"]
     return "\n".join(lines)

@@ -220,7 +220,7 @@ def slot(row, SLOT: tl.constexpr, DTYPE: tl.constexpr, start, ALIGNED: tl.conste
 @triton.jit
 def scalar_tuple(at, COUNT: tl.constexpr):
     """The COUNT scalars from ``at`` on."""
-    scalars: Any = ()
+    scalars: tl.tuple = ()
     for i in tl.static_range(COUNT):
         scalars = scalars + (tl.load(at + i),)
     return scalars

@@ -42,7 +42,7 @@ struct bf16 {
         return static_cast<unsigned short>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 #endif
     }
-    static __device__ inline unsigned short store(double value) { return store(static_cast<float>(value)); }
+    template <class T> static __device__ inline unsigned short store(T value) { return store(narrow(value)); }
 };
 """
 

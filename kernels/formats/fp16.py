@@ -69,7 +69,7 @@ struct fp16 {
 #endif
         return stored;
     }
-    static __device__ inline unsigned short store(double value) { return store(static_cast<float>(value)); }
+    template <class T> static __device__ inline unsigned short store(T value) { return store(narrow(value)); }
 };
 """
 

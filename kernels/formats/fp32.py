@@ -20,7 +20,7 @@ def store(value: Any) -> Any:
 CUDA_FORM = """
 struct fp32 {
     static __device__ inline float load(float stored) { return stored; }
-    static __device__ inline float store(double value) { return static_cast<float>(value); }
+    template <class T> static __device__ inline float store(T value) { return store(narrow(value)); }
     static __device__ inline float store(float value) { return value; }
 };
 """

@@ -1,0 +1,89 @@
+"""Compiles kernels for any GPU on a machine that has none, as Triton and CuPy would compile them on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from gpuopt.kernels.variant import Variant
+
+ARCHS = ("sm_80", "sm_90", "sm_100")
+"""A100, H100 and H200, B200."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one architecture: as PTX, and as the binary that a GPU runs."""
+
+    ptx: str
+    cubin: bytes
+
+
+def compile_triton(variant: Variant, arch: str) -> Compiled:
+    """The Triton driver's kernel, with the arguments that the driver passes."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from gpuopt.kernels.drivers.triton import OPTIONS, constants, step_kernel
+
+    constexprs = constants(variant)
+    signature = dict.fromkeys(constexprs, "constexpr") | {
+        "rows": "*i64",
+        "tile_tensor": "*i32",
+        "hyper": {"float32": "*fp32", "float64": "*fp64"}[variant.compute.name],
+    }
+    source = ASTSource(
+        fn=step_kernel,
+        signature={name: signature[name] for name in step_kernel.arg_names},
+        constexprs={(step_kernel.arg_names.index(name),): value for name, value in constexprs.items()},
+    )
+    target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
+    compiled = triton.compile(source, target=target, options=OPTIONS)
+    return Compiled(compiled.asm["ptx"], compiled.asm["cubin"])
+
+
+def compile_cupy(kernel: Any, variant: Variant, arch: str) -> Compiled:
+    """An ``ElementwiseKernel`` of the CuPy driver, called with arrays of one dimension."""
+    from cupy._core import core
+    from cupy.cuda import compiler
+    from cupy_backends.cuda.libs import nvrtc
+
+    # CuPy adds its headers and their folders here, before it first asks for a device.
+    with patch.object(compiler, "_compile_module_with_cache", return_value=None) as compile_module:
+        core.compile_with_cache(_elementwise_source(kernel, variant), kernel.kwargs["options"])
+    source, options = compile_module.call_args.args
+    # What it appends afterwards, in compiler._compile_with_cache_cuda and _compile_using_nvrtc_no_warning. The last
+    # of two options that contradict each other wins.
+    options += ("-ftz=true", f"-arch={arch}", "--device-as-default-execution-space")
+    program = nvrtc.createProgram(source, f"{kernel.name}.cu", (), ())
+    try:
+        nvrtc.compileProgram(program, options)
+        dropped = b"\0"  # CuPy's binding leaves out the last byte, as if a cubin were a string
+        return Compiled(nvrtc.getPTX(program).decode(), nvrtc.getCUBIN(program) + dropped)
+    except nvrtc.NVRTCError as error:
+        raise RuntimeError(nvrtc.getProgramLog(program)) from error
+    finally:
+        nvrtc.destroyProgram(program)
+
+
+def _elementwise_source(kernel: Any, variant: Variant) -> str:
+    """The CUDA source that CuPy writes. Its generator is private: this is the only place that knows it."""
+    import cupy
+    from cupy._core import _kernel
+
+    array, indexer, scalar = 1, 2, 3  # kinds of argument
+    arguments = []
+    for parameter in kernel.params:
+        if parameter.name == "_ind":
+            kind, type_, dtype, ndim = indexer, object, None, 1
+        elif parameter.name in variant.hyper_fields:
+            kind, type_, dtype, ndim = scalar, parameter.dtype.type, parameter.dtype.type, 0
+        else:
+            kind, type_, dtype, ndim = array, cupy.ndarray, parameter.dtype.type, 1
+        contiguous = short_index = True
+        arguments.append(_kernel._ArgInfo(kind, type_, dtype, ndim, contiguous, short_index))
+    return _kernel._get_elementwise_kernel_code(
+        tuple(arguments), _kernel._TypeMap(()), kernel.params, kernel.operation, kernel.name, kernel.preamble
+    )
