@@ -52,7 +52,7 @@ def numpy_form(p: Any, g: Any, prologue: Any) -> tuple[Any, Any]:
     if weight_decay != 0:
         g = g + p * weight_decay
     if decoupled_decay != 0:
-        p = p - p * decoupled_decay
+        p -= p * decoupled_decay
     return p, g
 
 

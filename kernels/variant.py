@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -32,28 +33,28 @@ class Variant:
             if format is None and slot not in self.rule.optional:
                 raise ValueError(f"{self.rule.name} needs its slot {slot!r}")
 
-    @property
+    @cached_property
     def slots(self) -> tuple[str, ...]:
         """Names of all slots, in the order of ``formats``."""
         return ("param", "grad", *self.rule.slots)
 
-    @property
+    @cached_property
     def state(self) -> tuple[str, ...]:
         """Names of the state slots that are present."""
         return tuple(slot for slot, format in zip(self.rule.slots, self.formats[2:], strict=True) if format is not None)
 
-    @property
+    @cached_property
     def compute(self) -> np.dtype[Any]:
         """The dtype of the arithmetic: float64 when a slot is fp64, else float32."""
         wide = FORMATS["fp64"] in self.formats
         return np.dtype(np.float64 if wide else np.float32)
 
-    @property
+    @cached_property
     def hyper_fields(self) -> tuple[str, ...]:
         """Names of the scalars in one hyper row: the prologue's, then the rule's."""
         return Prologue._fields + self.rule.hyper_fields
 
-    @property
+    @cached_property
     def bytes_per_element(self) -> int:
         """Bytes that one step moves per element: every slot is read, and every slot but ``grad`` written."""
         sizes = [format.itemsize for format in self.formats if format is not None]

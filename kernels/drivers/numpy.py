@@ -24,16 +24,19 @@ def unavailable() -> str | None:
 def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     variant = table.variant
+    before = len(Prologue._fields)
     with np.errstate(all="ignore"):
         for row in table.rows:
             numel = int(row[NUMEL])
+            scalars = tuple(hyper[row[HYPER_ROW]])
             slots = [
                 None if format is None else _memory(int(address), numel, format)
                 for address, format in zip(row[POINTERS:], variant.formats, strict=True)
             ]
             for start in range(0, numel, table.tile):
                 block = slice(start, start + table.tile)
-                _step([None if slot is None else slot[block] for slot in slots], hyper[row[HYPER_ROW]], variant)
+                blocks = [None if slot is None else slot[block] for slot in slots]
+                _step(variant, blocks, scalars[:before], scalars[before:])
 
 
 class _Interface:
@@ -53,16 +56,20 @@ def _memory(address: int, numel: int, format: Format) -> np.ndarray[Any, Any]:
     return np.asarray(_Interface(address, numel, format))
 
 
-def _step(stored: list[np.ndarray[Any, Any] | None], hyper: np.ndarray[Any, Any], variant: Variant) -> None:
+def _step(
+    variant: Variant,
+    stored: list[np.ndarray[Any, Any] | None],
+    prologue_hyper: tuple[Any, ...],
+    rule_hyper: tuple[Any, ...],
+) -> None:
     """One step over one block of every slot."""
     p, g, *state = (
         None if block is None or format is None else format.load(block).astype(variant.compute, copy=False)
         for block, format in zip(stored, variant.formats, strict=True)
     )
-    before = len(Prologue._fields)
-    p, g = prologue.numpy_form(p, g, hyper[:before])
-    p, *state = variant.rule.numpy_form(p, g, hyper[before:], *state)
+    p, g = prologue.numpy_form(p, g, prologue_hyper)
+    p, *state = variant.rule.numpy_form(p, g, rule_hyper, *state)
     written = zip((stored[0], *stored[2:]), (variant.formats[0], *variant.formats[2:]), (p, *state), strict=True)
     for block, format, value in written:
-        if block is not None and format is not None:
+        if block is not None and format is not None and value is not block:
             block[:] = format.store(value)

@@ -38,8 +38,8 @@ def hyper_at(step: int, lr: float, eps: float, lr_decay: float = 0.0) -> Adagrad
 def numpy_form(p: Any, g: Any, hyper: Any, sum: Any) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
     step_size, eps = hyper
-    sum = sum + g * g
-    p = p - g / (np.sqrt(sum) + eps) * step_size
+    sum += g * g
+    p -= g / (np.sqrt(sum) + eps) * step_size
     return p, sum
 
 

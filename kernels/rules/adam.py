@@ -61,15 +61,15 @@ def numpy_form(
 ) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
     step_size, one_minus_beta1, one_minus_beta2, root_bias2, eps = hyper
-    exp_avg = exp_avg + (g - exp_avg) * one_minus_beta1
-    exp_avg_sq = exp_avg_sq + (g * g - exp_avg_sq) * one_minus_beta2
+    exp_avg += (g - exp_avg) * one_minus_beta1
+    exp_avg_sq += (g * g - exp_avg_sq) * one_minus_beta2
     largest = exp_avg_sq
     if max_exp_avg_sq is not None:
         # Not np.maximum: its choice between zeros of two signs differs between machines.
         greater_or_nan = (exp_avg_sq > max_exp_avg_sq) | (exp_avg_sq != exp_avg_sq)
         max_exp_avg_sq = select(greater_or_nan, exp_avg_sq, max_exp_avg_sq)
         largest = max_exp_avg_sq
-    p = p - exp_avg / (np.sqrt(largest) / root_bias2 + eps) * step_size
+    p -= exp_avg / (np.sqrt(largest) / root_bias2 + eps) * step_size
     return p, exp_avg, exp_avg_sq, max_exp_avg_sq
 
 

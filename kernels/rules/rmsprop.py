@@ -45,16 +45,17 @@ def numpy_form(
 ) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
     step_size, one_minus_alpha, momentum, eps = hyper
-    square_avg = square_avg + (g * g - square_avg) * one_minus_alpha
+    square_avg += (g * g - square_avg) * one_minus_alpha
     variance = square_avg
     if grad_avg is not None:
-        grad_avg = grad_avg + (g - grad_avg) * one_minus_alpha
+        grad_avg += (g - grad_avg) * one_minus_alpha
         variance = square_avg - grad_avg * grad_avg
     direction = g / (np.sqrt(variance) + eps)
     if momentum_buffer is not None:
-        momentum_buffer = momentum_buffer * momentum + direction
+        momentum_buffer *= momentum
+        momentum_buffer += direction
         direction = momentum_buffer
-    p = p - direction * step_size
+    p -= direction * step_size
     return p, square_avg, grad_avg, momentum_buffer
 
 

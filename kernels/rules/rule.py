@@ -21,7 +21,8 @@ class Rule:
         required: State slots that are always there, by the names of ``torch.optim``.
         optional: State slots that may be absent. They follow the required ones.
         numpy_form: ``(p, g, hyper, *slots) -> (p, *slots)`` on arrays or scalars of the compute dtype,
-            with None for an absent slot. This is the oracle.
+            with None for an absent slot. This is the oracle. It may change ``p`` and the slots, if they are arrays,
+            in place, for a third of the time; never ``g``.
         cuda_form: C++ statements over the lvalues ``p``, ``g`` and each slot, the constants of ``hyper``
             by name, the compute type ``T`` and a ``constexpr bool has_<slot>`` for each optional slot.
         triton_form: As ``numpy_form`` on Triton tensors, but it returns ``(p, (slots that are present))``.

@@ -68,11 +68,12 @@ def numpy_form(p: Any, g: Any, hyper: Any, momentum_buffer: Any = None) -> tuple
     step_size, momentum, grad_weight, buffer_coefficient, grad_coefficient = hyper
     direction = g
     if momentum_buffer is not None:
-        momentum_buffer = momentum_buffer * momentum + g * grad_weight
+        momentum_buffer *= momentum
+        momentum_buffer += g * grad_weight
         direction = momentum_buffer * buffer_coefficient
         if grad_coefficient != 0:
-            direction = direction + g * grad_coefficient
-    p = p - direction * step_size
+            direction += g * grad_coefficient
+    p -= direction * step_size
     return p, momentum_buffer
 
 
