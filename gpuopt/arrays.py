@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from math import isfinite
 from operator import is_
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 from weakref import ref
 
 import numpy as np
@@ -65,11 +66,7 @@ class Optimizer:
         self.iter = 0
         self.state: dict[str, dict[str, Any]] = {}
         self.choice: backends.Choice | None = None
-        self._plans: Plans | None = None
-        self._planned_for: tuple[Any, ...] = ()
-        self._planned_params: list[Any] = []
-        self._planned_grads: list[Any] = []
-        self._planned_state: list[Any] = []
+        self._kept: _Kept | None = None
 
     def update(self, params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
         """One step, in place.
@@ -173,34 +170,37 @@ class Optimizer:
         gradients = [grads[name] for name in names]
         slots = [slot for slot in self.rule.slots if slot in self.rule.required + self._options()]
         key = (names, slots, self.backend)
+        kept = self._kept
         if (
-            self._plans is not None
-            and key == self._planned_for
-            and _same(arrays, self._planned_params)
-            and all(map(is_, self._state_arrays(names, slots), self._planned_state))
+            kept is not None
+            and key == kept.key
+            and _same(arrays, kept.params)
+            and len(state_arrays := self._state_arrays()) == len(kept.state)
+            and all(map(is_, state_arrays, kept.state))
         ):
-            if _same(gradients, self._planned_grads):
-                return self._plans
-            if self._plans.move_grads(gradients):
-                self._planned_grads = [ref(array) for array in gradients]
-                return self._plans
+            if _same(gradients, kept.grads):
+                return kept.plans
+            if kept.plans.move_grads(gradients):
+                self._kept = kept._replace(grads=_references(gradients))
+                return kept.plans
         state = {name: self._state_of(name, array, slots) for name, array in params.items()}
         choice = backends.choose("cuda" if library_of(arrays[0]) == "cupy" else "cpu", self.backend)
         tensors = [
             Tensor(repr(name), (param, grad, *(state[name].get(slot) for slot in self.rule.slots)))
             for name, param, grad in zip(names, arrays, gradients, strict=True)
         ]
-        self._plans = Plans(self.rule, tensors, choice.driver)
+        plans = Plans(self.rule, tensors, choice.driver)
         self.state.update(state)
         self.choice = choice
-        self._planned_for = key
-        self._planned_params = [ref(array) for array in arrays]
-        self._planned_grads = [ref(array) for array in gradients]
-        self._planned_state = self._state_arrays(names, slots)
-        return self._plans
+        self._kept = _Kept(plans, key, _references(arrays), _references(gradients), self._state_arrays())
+        return plans
 
-    def _state_arrays(self, names: Sequence[str], slots: Sequence[str]) -> list[Any]:
-        return [self.state[name][slot] for name in names for slot in slots]
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the plans, which hold addresses: for copies and pickles."""
+        return {**self.__dict__, "_kept": None}
+
+    def _state_arrays(self) -> list[Any]:
+        return list(chain.from_iterable(slots.values() for slots in self.state.values()))
 
     def _state_of(self, name: str, param: Any, slots: Sequence[str]) -> dict[str, Any]:
         """The state of one parameter, in its memory, with what is not there yet made new."""
@@ -211,6 +211,16 @@ class Optimizer:
             slot: moved_to(old[slot], param) if slot in old else full_like(param, self._initial(), dtype)
             for slot in slots
         }
+
+
+class _Kept(NamedTuple):
+    """Plans and what they were made for. State is kept alive, parameters and gradients are not."""
+
+    plans: Plans
+    key: tuple[Any, ...]
+    params: list[ref[Any]]
+    grads: list[ref[Any]]
+    state: list[Any]
 
 
 class SGD(Optimizer):
@@ -486,6 +496,10 @@ def _check_keys(params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
     raise ValueError(f"grads must have gradients of parameters alone, but has {extra!r}, which params has not")
 
 
-def _same(arrays: Sequence[Any], planned: Sequence[Any]) -> bool:
-    """Whether these are the very arrays that weak references were taken of."""
-    return all(array is reference() for array, reference in zip(arrays, planned, strict=True))
+def _references(arrays: Sequence[Any]) -> list[ref[Any]]:
+    return [ref(array) for array in arrays]
+
+
+def _same(arrays: Sequence[Any], references: Sequence[ref[Any]]) -> bool:
+    """Whether these are the very arrays that the references were taken of."""
+    return all(map(is_, arrays, [reference() for reference in references]))

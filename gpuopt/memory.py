@@ -39,6 +39,16 @@ class Memory(NamedTuple):
         """Number of elements."""
         return prod(self.shape)
 
+    def lies_like(self, other: Memory) -> bool:
+        """Whether the two differ in nothing but their address, or in whether they may be written."""
+        return (
+            self.shape == other.shape
+            and self.strides == other.strides
+            and self.format is other.format
+            and self.device == other.device
+            and self.library == other.library
+        )
+
     @property
     def place(self) -> str:
         """Library and device, as an error message says them."""

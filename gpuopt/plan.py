@@ -48,7 +48,10 @@ class Plans:
         self._optional = rule.optional
         self._places = [self._place(tensor) for tensor in tensors]
         self._check_same_place()
-        self._check_no_overlap()
+        self._extents = np.array(
+            [[memory.extent if memory else (0, 0) for memory in memories] for memories in self._places], dtype=np.int64
+        ).reshape(len(tensors), len(self._slot_names), 2)
+        self._check_no_overlap(self._places, self._extents)
         groups: dict[tuple[Any, ...], list[int]] = {}
         for index, memories in enumerate(self._places):
             groups.setdefault(tuple(memory and memory.format for memory in memories), []).append(index)
@@ -72,22 +75,17 @@ class Plans:
         Raises:
             TypeError, ValueError: As when the plans are made.
         """
-        old = self._places
-        places = []
-        for index, (grad, memories) in enumerate(zip(grads, old, strict=True)):
+        places, shifts = [], []
+        for index, (grad, (param, was, *state)) in enumerate(zip(grads, self._places, strict=True)):
             memory = memory_of(grad, self._called(GRAD, index))
-            was = memories[GRAD]
-            if was is None or memory.shape != was.shape or memory.format is not was.format:
+            if was is None or not memory.lies_like(was):
                 return False
-            if memory.layout != was.layout or memory.device != was.device or memory.library != was.library:
-                return False
-            places.append([memories[PARAM], memory, *memories[GRAD + 1 :]])
-        self._places = places
-        try:
-            self._check_no_overlap()
-        except ValueError:
-            self._places = old
-            raise
+            places.append([param, memory, *state])
+            shifts.append(memory.address - was.address)
+        extents = self._extents.copy()
+        extents[:, GRAD] += np.array(shifts, dtype=np.int64).reshape(-1, 1)
+        self._check_no_overlap(places, extents)
+        self._places, self._extents = places, extents
         for launch, members in zip(self.launches, self._members, strict=True):
             launch.move_grads([grads[index] for index in members], [places[index][GRAD] for index in members])
         return True
@@ -139,25 +137,26 @@ class Plans:
                 f"and {self._called(*other[::-1])} in {other_place}"
             )
 
-    def _check_no_overlap(self) -> None:
+    def _check_no_overlap(self, places: Sequence[Sequence[Memory | None]], extents: np.ndarray[Any, Any]) -> None:
         """No slot that is written may share memory with any other."""
-        present = list(self._present())
-        extents = np.array([memory.extent for *_, memory in present], dtype=np.int64).reshape(-1, 2)
-        order = np.argsort(extents[:, 0], kind="stable")
-        starts, ends = extents[order].T
+        flat = extents.reshape(-1, 2)
+        order = np.argsort(flat[:, 0], kind="stable")
+        starts, ends = flat[order].T
         if np.all(starts[1:] >= np.maximum.accumulate(ends)[:-1]):
             return
+        slots = extents.shape[1]
         open_ones: list[int] = []
-        for current, start in zip(order, starts, strict=True):
-            open_ones = [before for before in open_ones if extents[before, 1] > start]
+        for current, start in zip(order.tolist(), starts, strict=True):
+            open_ones = [before for before in open_ones if flat[before, 1] > start]
             for before in open_ones:
-                (index, slot, memory), (other_index, other_slot, other) = present[before], present[current]
-                if not slot == other_slot == GRAD and share_memory(memory, other):
+                (index, slot), (other_index, other_slot) = sorted((divmod(before, slots), divmod(current, slots)))
+                memory, other = places[index][slot], places[other_index][other_slot]
+                if memory and other and not slot == other_slot == GRAD and share_memory(memory, other):
                     raise ValueError(
                         f"{self._called(slot, index)} and {self._called(other_slot, other_index)} must not share "
                         "memory, but they do"
                     )
-            open_ones.append(int(current))
+            open_ones.append(current)
 
 
 class Plan:
@@ -195,14 +194,11 @@ class Plan:
 
     def move_grads(self, grads: Sequence[Any], places: Sequence[Memory | None]) -> None:
         """Takes gradients at new addresses, in the same layout as before."""
-        addresses = []
-        for index, (grad, memory) in enumerate(zip(grads, places, strict=True)):
-            if (index, GRAD) in self._packed:
-                copy = self._packed[index, GRAD][1]
-                self._packed[index, GRAD] = grad, copy
-                addresses.append(memory_of(copy, "copy").address)
-            else:
-                addresses.append(memory.address if memory else 0)
+        addresses = [memory.address if memory else 0 for memory in places]
+        for (index, slot), (_, copy) in self._packed.items():
+            if slot == GRAD:
+                self._packed[index, GRAD] = grads[index], copy
+                addresses[index] = memory_of(copy, "copy").address
         self.table.move("grad", addresses)
 
     def run(self, hyper: Sequence[Sequence[float]]) -> None:

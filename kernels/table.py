@@ -28,7 +28,7 @@ class Table:
             row; then the address of each slot, 0 where it is absent.
         tile_tensor: int32 of shape (tiles,): the tensor that each tile belongs to.
         version: Counts the changes of ``rows``, so that copies on a device know when they are stale.
-        device_copies: Where drivers keep their copies of this table, by stream.
+        kept: What drivers keep of this table between steps, such as a copy on a device.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Table:
         self.tile = tile
         self.device = device
         self.version = 0
-        self.device_copies: dict[Any, Any] = {}
+        self.kept: dict[Any, Any] = {}
         elements = np.asarray(numels, dtype=np.int64)
         tiles = -(-elements // tile)
         self.tile_tensor = np.repeat(np.arange(len(elements), dtype=np.int32), tiles)
@@ -56,6 +56,11 @@ class Table:
         if len(elements):
             self.rows[:, POINTERS:] = addresses
         self._update_fast_numel()
+
+    @property
+    def numel(self) -> int:
+        """Number of elements of all tensors."""
+        return int(self.rows[:, NUMEL].sum())
 
     @property
     def tiles(self) -> int:

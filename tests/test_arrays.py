@@ -9,7 +9,9 @@
 
 from __future__ import annotations
 
+import copy
 import gc
+import pickle
 import weakref
 
 import ml_dtypes
@@ -219,8 +221,40 @@ def test_arrays_that_move_are_followed(backend):
             optimizer.lr = plain.lr = 0.5
         optimizer.update(p, grads)
         plain.update(q, copied(grads))
-        plain._plans = None
+        plain._kept = None
     assert same(p, q)
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
+def test_an_optimizer_can_be_copied_and_pickled(duplicate):
+    first, p = Adam(), arrays(0)
+    first.update(p, arrays(1))
+    second, q = duplicate(first), copied(p)
+    if duplicate is copy.copy:  # shares the state, as copies of containers do
+        second.state = copy.deepcopy(first.state)
+    first.update(p, arrays(2))
+    second.update(q, arrays(2))
+    assert same(p, q)
+    assert second.iter == 2
+
+
+def test_state_that_is_taken_away_starts_anew():
+    optimizer, p = Adam(), {"w": np.ones(3, F4)}
+    optimizer.update(p, {"w": np.ones(3, F4)})
+    optimizer.state.clear()
+    optimizer.update(p, {"w": np.ones(3, F4)})
+    assert set(optimizer.state["w"]) == {"exp_avg", "exp_avg_sq"}
+
+
+def test_settings_may_change_the_slots_between_updates():
+    optimizer, p = RMSProp(), arrays(0)
+    optimizer.update(p, arrays(1))
+    optimizer.momentum, optimizer.centered = 0.9, True
+    optimizer.update(p, arrays(2))
+    assert set(optimizer.state["w0"]) == {"square_avg", "grad_avg", "momentum_buffer"}
+    optimizer.momentum = 0.0
+    optimizer.update(p, arrays(3))
+    assert set(optimizer.state["w0"]) == {"square_avg", "grad_avg"}
 
 
 def test_nothing_keeps_gradients_or_parameters_alive():

@@ -57,10 +57,10 @@ class DeviceTable:
             overwrite: Copies a host array over the start of one on the device, on the current stream and without
                 waiting for it.
         """
-        copy = table.device_copies.get((cls, to_device, stream))
+        copy = table.kept.get((cls, to_device, stream))
         if copy is None or copy._hyper_shape != hyper.shape:
             copy = cls(table, hyper, to_device, overwrite)
-            table.device_copies[cls, to_device, stream] = copy
+            table.kept[cls, to_device, stream] = copy
         copy._refresh(table, hyper)
         return copy
 

@@ -30,6 +30,9 @@ from gpuopt.kernels.variant import Variant
 TILE = 1 << 15
 DEVICE = "cpu"
 
+NUMEL_PER_THREAD = 1 << 15
+"""A thread is not woken for fewer elements than this: its start, and then its spinning, would cost more."""
+
 
 def unavailable() -> str | None:
     """None: where Numba is installed it runs."""
@@ -38,7 +41,13 @@ def unavailable() -> str | None:
 
 def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
-    compiled(table.variant)(table.rows, table.tile_tensor, hyper, table.tile)
+    step = compiled(table.variant)
+    most = numba.get_num_threads()
+    numba.set_num_threads(max(1, min(most, table.numel // NUMEL_PER_THREAD)))
+    try:
+        step(table.rows, table.tile_tensor, hyper, table.tile)
+    finally:
+        numba.set_num_threads(most)
 
 
 @cache

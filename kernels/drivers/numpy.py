@@ -26,17 +26,29 @@ def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
     variant = table.variant
     before = len(Prologue._fields)
     with np.errstate(all="ignore"):
-        for row in table.rows:
-            numel = int(row[NUMEL])
+        for row, slots in zip(table.rows, _slots(table), strict=True):
             scalars = tuple(hyper[row[HYPER_ROW]])
-            slots = [
-                None if format is None else _memory(int(address), numel, format)
-                for address, format in zip(row[POINTERS:], variant.formats, strict=True)
-            ]
-            for start in range(0, numel, table.tile):
+            for start in range(0, int(row[NUMEL]), table.tile):
                 block = slice(start, start + table.tile)
                 blocks = [None if slot is None else slot[block] for slot in slots]
                 _step(variant, blocks, scalars[:before], scalars[before:])
+
+
+def _slots(table: Table) -> list[list[np.ndarray[Any, Any] | None]]:
+    """Each tensor's slots as arrays, made when an address has changed."""
+    version: int | None
+    slots: list[list[np.ndarray[Any, Any] | None]]
+    version, slots = table.kept.get(__name__, (None, []))
+    if version != table.version:
+        slots = [
+            [
+                None if format is None else _memory(int(address), int(row[NUMEL]), format)
+                for address, format in zip(row[POINTERS:], table.variant.formats, strict=True)
+            ]
+            for row in table.rows
+        ]
+        table.kept[__name__] = table.version, slots
+    return slots
 
 
 class _Interface:
