@@ -8,7 +8,7 @@ Every class takes, besides its own arguments:
 
 - ``weight_decay``: coupled, that is, added to the gradient; decoupled in :class:`AdamW`.
 - ``maximize``: whether to go up the gradient.
-- ``state_dtype``: dtype of the state; None for each parameter's own.
+- ``state_dtype``: dtype of the state that is made from now on; None for each parameter's own.
 - ``backend``: ``"numpy"``, ``"numba"``, ``"cupy"`` or ``"triton"``; None for the fastest that serves the arrays.
 """
 
@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
-from math import isfinite
+from math import inf
 from operator import is_
 from typing import Any, ClassVar, NamedTuple
 from weakref import ref
@@ -27,7 +27,7 @@ import numpy as np
 from gpuopt import backends, checkpoint
 from gpuopt.kernels.prologue import Prologue, prologue_at
 from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
-from gpuopt.memory import full_like, library_of, memory_of, moved_to
+from gpuopt.memory import copy_of, full_like, library_of, memory_of, moved_to
 from gpuopt.plan import Plans, Tensor
 
 __all__ = ["NAG", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp", "step"]
@@ -48,6 +48,8 @@ class Optimizer:
     settings: ClassVar[tuple[str, ...]] = ("lr", "weight_decay", "maximize")
     fractions: ClassVar[tuple[str, ...]] = ()
     """Those settings that must be in [0, 1). Every other number must be finite and at least 0."""
+    switches: ClassVar[tuple[str, ...]] = ("maximize",)
+    """Those settings that are on or off."""
 
     def __init__(
         self,
@@ -61,7 +63,7 @@ class Optimizer:
         self.lr = lr
         self.weight_decay = weight_decay
         self.maximize = maximize
-        self.state_dtype = None if state_dtype is None else np.dtype(state_dtype)
+        self.state_dtype = state_dtype
         self.backend = backend
         self.iter = 0
         self.state: dict[str, dict[str, Any]] = {}
@@ -70,6 +72,9 @@ class Optimizer:
 
     def update(self, params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
         """One step, in place.
+
+        A name that comes later starts from new state but takes part in the count: its first step is that of ``iter``.
+        State of an option that is switched off is dropped.
 
         Args:
             params: Arrays by name, of float32, float64, float16 or bfloat16 and of any shape and strides.
@@ -83,8 +88,11 @@ class Optimizer:
         _check_keys(params, grads)
         step = self.iter + 1
         row = self._prologue() + self._hyper(step)
-        if params:
-            self._plans_for(params, grads).run([row])
+        # A mapping may make its arrays when asked: these must live until the step has run.
+        arrays = dict(params)
+        gradients = [grads[name] for name in arrays]
+        if arrays:
+            self._plans_for(arrays, gradients, row).run([row])
         self.iter = step
 
     def state_dict(self) -> dict[str, Any]:
@@ -94,7 +102,7 @@ class Optimizer:
             "iter": self.iter,
             "settings": {name: getattr(self, name) for name in self.settings},
             "state": {
-                name: {slot: array.copy() for slot, array in slots.items()} for name, slots in self.state.items()
+                name: {slot: copy_of(array) for slot, array in slots.items()} for name, slots in self.state.items()
             },
         }
 
@@ -102,8 +110,8 @@ class Optimizer:
         """Goes on from a state dict of the same class. State moves to the parameters' memory at the next update.
 
         Raises:
-            ValueError: It is of another optimizer, or its entries are not those of :meth:`state_dict`. Nothing has
-                changed then.
+            TypeError, ValueError: It is of another optimizer, or its entries are not those of :meth:`state_dict`.
+                Nothing has changed then.
         """
         expected = {"optimizer", "iter", "settings", "state"}
         if set(state_dict) != expected:
@@ -114,15 +122,17 @@ class Optimizer:
         settings, count = state_dict["settings"], state_dict["iter"]
         if set(settings) != set(self.settings):
             raise ValueError(f"settings of {mine} must be {sorted(self.settings)}, but are {sorted(settings)}")
+        checked = {name: self._checked(name, value) for name, value in settings.items()}
         if not isinstance(count, int) or count < 0:
             raise ValueError(f"iter must be an integer >= 0, but is {count!r}")
+        state = {}
         for name, slots in state_dict["state"].items():
             if not set(self.rule.required) <= set(slots) <= set(self.rule.slots):
                 raise ValueError(f"state of {name!r} must have slots of {self.rule.slots}, but has {tuple(slots)}")
-        state = {
-            name: {slot: array.copy() for slot, array in slots.items()} for name, slots in state_dict["state"].items()
-        }
-        for name, value in settings.items():
+            for slot, array in slots.items():
+                memory_of(array, f"{slot} {name!r}")
+            state[name] = {slot: copy_of(array) for slot, array in slots.items()}
+        for name, value in checked.items():
             setattr(self, name, value)
         self.iter, self.state = count, state
 
@@ -155,30 +165,42 @@ class Optimizer:
 
     def _check_settings(self) -> None:
         for name in self.settings:
-            value = getattr(self, name)
-            if not isinstance(value, int | float | np.number | np.bool_):
-                raise TypeError(f"{name} must be a number, but is {value!r}")
-            if name in self.fractions:
-                if not 0 <= value < 1:
-                    raise ValueError(f"{name} must be in [0, 1), but is {value!r}")
-            elif not (isfinite(value) and value >= 0):
-                raise ValueError(f"{name} must be a finite number >= 0, but is {value!r}")
+            setattr(self, name, self._checked(name, getattr(self, name)))
 
-    def _plans_for(self, params: Mapping[str, Any], grads: Mapping[str, Any]) -> Plans:
-        """The kept plans if the arrays are the same, else new ones."""
+    def _checked(self, name: str, value: Any) -> float | bool:
+        """A setting as a Python number, so that hyper is computed in float64 whatever it was given as."""
+        if name in self.switches:
+            if not isinstance(value, bool | np.bool_):
+                raise TypeError(f"{name} must be True or False, but is {value!r}")
+            return bool(value)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+            raise TypeError(f"{name} must be a number, but is {value!r}")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = inf
+        if name in self.fractions:
+            if not 0 <= number < 1:
+                raise ValueError(f"{name} must be in [0, 1), but is {value!r}")
+        elif not 0 <= number < inf:
+            raise ValueError(f"{name} must be a finite number >= 0, but is {value!r}")
+        return number
+
+    def _plans_for(self, params: dict[str, Any], gradients: list[Any], row: tuple[float, ...]) -> Plans:
+        """The kept plans if the arrays are the same, else new ones, checked to take the hyper of ``row``."""
         names, arrays = list(params), list(params.values())
-        gradients = [grads[name] for name in names]
         slots = [slot for slot in self.rule.slots if slot in self.rule.required + self._options()]
         key = (names, slots, self.backend)
-        kept = self._kept
+        kept, self._kept = self._kept, None  # until all is well again
         if (
             kept is not None
             and key == kept.key
             and _same(arrays, kept.params)
-            and len(state_arrays := self._state_arrays()) == len(kept.state)
-            and all(map(is_, state_arrays, kept.state))
+            and _look(arrays) == kept.look
+            and self._has_state(kept.state)
         ):
             if _same(gradients, kept.grads):
+                self._kept = kept
                 return kept.plans
             if kept.plans.move_grads(gradients):
                 self._kept = kept._replace(grads=_references(gradients))
@@ -190,9 +212,10 @@ class Optimizer:
             for name, param, grad in zip(names, arrays, gradients, strict=True)
         ]
         plans = Plans(self.rule, tensors, choice.driver)
+        plans.round_hyper([row])
         self.state.update(state)
         self.choice = choice
-        self._kept = _Kept(plans, key, _references(arrays), _references(gradients), self._state_arrays())
+        self._kept = _Kept(plans, key, _references(arrays), _look(arrays), _references(gradients), self._state_arrays())
         return plans
 
     def __getstate__(self) -> dict[str, Any]:
@@ -202,15 +225,35 @@ class Optimizer:
     def _state_arrays(self) -> list[Any]:
         return list(chain.from_iterable(slots.values() for slots in self.state.values()))
 
+    def _has_state(self, arrays: list[Any]) -> bool:
+        """Whether the state is still made of these very arrays."""
+        mine = self._state_arrays()
+        return len(mine) == len(arrays) and all(map(is_, mine, arrays))
+
     def _state_of(self, name: str, param: Any, slots: Sequence[str]) -> dict[str, Any]:
         """The state of one parameter, in its memory, with what is not there yet made new."""
         memory_of(param, f"param {name!r}")
         old = self.state.get(name, {})
-        dtype = self.state_dtype or param.dtype
+        dtype = param.dtype if self.state_dtype is None else _dtype(self.state_dtype)
         return {
             slot: moved_to(old[slot], param) if slot in old else full_like(param, self._initial(), dtype)
             for slot in slots
         }
+
+
+def _references(arrays: Sequence[Any]) -> list[ref[Any]]:
+    return [ref(array) for array in arrays]
+
+
+def _same(arrays: Sequence[Any], references: Sequence[ref[Any]]) -> bool:
+    """Whether these are the very arrays that the references were taken of."""
+    return len(arrays) == len(references) and all(map(is_, arrays, [reference() for reference in references]))
+
+
+def _look(arrays: Sequence[Any]) -> tuple[list[Any], ...]:
+    """What of arrays may be changed in place and matters: dtype, shape, and in NumPy whether they may be written."""
+    writable = [array.flags.writeable for array in arrays] if library_of(arrays[0]) == "numpy" else []
+    return [array.dtype for array in arrays], [array.shape for array in arrays], writable
 
 
 class _Kept(NamedTuple):
@@ -219,6 +262,7 @@ class _Kept(NamedTuple):
     plans: Plans
     key: tuple[Any, ...]
     params: list[ref[Any]]
+    look: tuple[list[Any], ...]
     grads: list[ref[Any]]
     state: list[Any]
 
@@ -335,6 +379,7 @@ class RMSProp(Optimizer):
     rule = RULES["rmsprop"]
     settings = (*Optimizer.settings, "decay_rate", "eps", "momentum", "centered")
     fractions = ("decay_rate",)
+    switches = (*Optimizer.switches, "centered")
 
     def __init__(
         self,
@@ -385,6 +430,7 @@ class Adam(Optimizer):
     rule = RULES["adam"]
     settings = (*Optimizer.settings, "beta1", "beta2", "eps", "amsgrad", "epsilon_hat")
     fractions = ("beta1", "beta2")
+    switches = (*Optimizer.switches, "amsgrad", "epsilon_hat")
 
     def __init__(
         self,
@@ -465,6 +511,8 @@ def step(
         raise ValueError(f"rule must be one of {', '.join(RULES)}, but is {rule!r}")
     chosen = RULES[rule]
     fields = chosen.hyper_fields
+    if getattr(hyper, "_fields", fields) != fields:
+        raise ValueError(f"hyper of {rule} must be {chosen.hyper.__name__}, but is {type(hyper).__name__}")
     if isinstance(hyper, Mapping):
         if set(hyper) != set(fields):
             raise ValueError(f"hyper of {rule} must have the fields {fields}, but has {tuple(hyper)}")
@@ -476,7 +524,7 @@ def step(
     for name, arrays in (("grads", grads), *state.items()):
         if len(arrays) != len(params):
             raise ValueError(f"{name} must hold an array per parameter, {len(params)}, but holds {len(arrays)}")
-    if not params:
+    if len(params) == 0:
         return
     tensors = [
         Tensor(str(index), (param, grad, *(state[slot][index] if slot in state else None for slot in chosen.slots)))
@@ -486,7 +534,19 @@ def step(
     Plans(chosen, tensors, choice.driver).run([(*prologue, *hyper)])
 
 
+def _dtype(state_dtype: Any) -> np.dtype[Any]:
+    try:
+        dtype: np.dtype[Any] = np.dtype(state_dtype)
+        return dtype
+    except TypeError:
+        hint = ", which needs ml_dtypes to be imported" if state_dtype == "bfloat16" else ""
+        raise TypeError(f"state_dtype must be a dtype or None, but is {state_dtype!r}{hint}") from None
+
+
 def _check_keys(params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
+    for argument, mapping in (("params", params), ("grads", grads)):
+        if not isinstance(mapping, Mapping):
+            raise TypeError(f"{argument} must be a mapping from names to arrays, but is {type(mapping).__name__}")
     if params.keys() == grads.keys():
         return
     for name in params:
@@ -494,12 +554,3 @@ def _check_keys(params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
             raise ValueError(f"grads must have a gradient for every parameter, but has none for {name!r}")
     extra = next(name for name in grads if name not in params)
     raise ValueError(f"grads must have gradients of parameters alone, but has {extra!r}, which params has not")
-
-
-def _references(arrays: Sequence[Any]) -> list[ref[Any]]:
-    return [ref(array) for array in arrays]
-
-
-def _same(arrays: Sequence[Any], references: Sequence[ref[Any]]) -> bool:
-    """Whether these are the very arrays that the references were taken of."""
-    return all(map(is_, arrays, [reference() for reference in references]))

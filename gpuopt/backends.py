@@ -53,6 +53,8 @@ def choose(device: str = "cpu", backend: str | None = None) -> Choice:
         return _requested(device, backend)
     reasons: list[str] = []
     for name, entry in DRIVERS.items():
+        if entry.device != device:
+            continue
         reason = entry.unavailable()
         if reason is None and device == entry.load().DEVICE:
             if not reasons:
@@ -60,7 +62,7 @@ def choose(device: str = "cpu", backend: str | None = None) -> Choice:
             why = f"the fastest for {device} memory that can run here: {'; '.join(reasons)}"
             _warn_once(f"gpuopt uses the slower backend {name!r}, {why}")
             return Choice(name, why)
-        if reason is not None and entry.device == device:
+        if reason is not None:
             reasons.append(f"{name} cannot, since {reason}")
     raise RuntimeError(f"no backend can run on {device} memory: {'; '.join(reasons)}")
 
@@ -80,4 +82,4 @@ def _requested(device: str, backend: str) -> Choice:
 def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        warnings.warn(message, stacklevel=4)
+        warnings.warn(message, stacklevel=5)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from threading import get_ident
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from gpuopt.memory import moved_to
+from gpuopt.memory import to_host
 
 _ABOUT = "about"
 
@@ -28,16 +30,16 @@ def save(path: str | os.PathLike[str], state_dict: dict[str, Any]) -> None:
         index[name] = {}
         for slot, array in slots.items():
             key = f"array{len(arrays)}"
-            host = moved_to(array, np.empty(0))
+            host = to_host(array)
             # npz knows no bfloat16: its bits are stored, and its name beside them.
             arrays[key] = host.view(np.uint16) if host.dtype.name == "bfloat16" else host
             index[name][slot] = key, host.dtype.name
     about = json.dumps({**state_dict, "state": index})
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    target = Path(path).resolve()
+    partial = target.with_name(f".{target.name}.{os.getpid()}-{get_ident()}.partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, allow_pickle=False, **{_ABOUT: np.array(about)}, **arrays)
+            np.savez(file, **{_ABOUT: np.array(about)}, **arrays)  # type: ignore[arg-type]
             file.flush()
             os.fsync(file.fileno())
         partial.replace(target)
@@ -51,14 +53,15 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: The file was not written by :func:`save`.
     """
-    with np.load(path, allow_pickle=False) as file:
-        if _ABOUT not in file:
-            raise ValueError(f"{os.fspath(path)} must be a checkpoint of gpuopt.arrays, but has no entry {_ABOUT!r}")
-        state_dict: dict[str, Any] = json.loads(str(file[_ABOUT]))
-        state_dict["state"] = {
-            name: {slot: _restored(file[key], dtype) for slot, (key, dtype) in slots.items()}
-            for name, slots in state_dict["state"].items()
-        }
+    try:
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            state_dict: dict[str, Any] = json.loads(str(file[_ABOUT]))
+            state_dict["state"] = {
+                name: {slot: _restored(file[key], dtype) for slot, (key, dtype) in slots.items()}
+                for name, slots in state_dict["state"].items()
+            }
+    except (AttributeError, BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} must be a checkpoint of gpuopt.arrays, but is not: {error}") from error
     return state_dict
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from math import prod
 from typing import Any, NamedTuple
@@ -11,6 +12,9 @@ import numpy as np
 from gpuopt.kernels.formats import BY_DTYPE, Format
 
 _DTYPES = ", ".join(BY_DTYPE)
+
+_MOST_WORK = 10_000
+"""Steps that NumPy may take to solve for an overlap, which can need exponentially many."""
 
 
 class Memory(NamedTuple):
@@ -40,9 +44,10 @@ class Memory(NamedTuple):
         return prod(self.shape)
 
     def lies_like(self, other: Memory) -> bool:
-        """Whether the two differ in nothing but their address, or in whether they may be written."""
+        """Whether a table serves for both once it has the address: all else is the same, and so is alignment."""
         return (
-            self.shape == other.shape
+            (self.address - other.address) % self.format.itemsize == 0
+            and self.shape == other.shape
             and self.strides == other.strides
             and self.format is other.format
             and self.device == other.device
@@ -143,27 +148,53 @@ def library_of(array: Any) -> str | None:
     return None
 
 
+def on_device_of(array: Any) -> AbstractContextManager[Any]:
+    """In this context new arrays and operations are on the device of ``array``, whichever is current outside."""
+    if library_of(array) == "cupy":
+        context: AbstractContextManager[Any] = array.device
+        return context
+    return nullcontext()
+
+
 def full_like(array: Any, value: float, dtype: Any) -> Any:
     """A new array full of ``value``, in the library, on the device and with the shape and axis order of ``array``."""
-    if library_of(array) == "cupy":
-        import cupy
+    with on_device_of(array):
+        if library_of(array) == "cupy":
+            import cupy
 
-        with array.device:
             return cupy.full_like(array, value, dtype=dtype)
-    return np.full_like(array, value, dtype=dtype, subok=False)
+        return np.full_like(array, value, dtype=dtype, subok=False)
+
+
+def copy_of(array: Any) -> Any:
+    """A copy in the library, on the device and with the axis order of ``array``."""
+    with on_device_of(array):
+        return array.copy(order="K")
+
+
+def to_host(array: Any) -> np.ndarray[Any, Any]:
+    """``array`` as a NumPy array."""
+    host: np.ndarray[Any, Any] = array if library_of(array) == "numpy" else array.get()
+    return host
 
 
 def moved_to(array: Any, like: Any) -> Any:
-    """``array`` itself if it is in the library of ``like``, else a copy there."""
-    here, there = library_of(array), library_of(like)
-    if here == there or here is None:
+    """``array`` itself if it is where ``like`` is and in its axis order, else a copy that is."""
+    old, new = memory_of(array, "array"), memory_of(like, "like")
+    same_place = (old.library, old.device) == (new.library, new.device)
+    if same_place and (old.shape != new.shape or old.order == new.packed_order):
         return array
-    import cupy
+    source = array if same_place else to_host(array)
+    if old.shape != new.shape:
+        return source  # for a check to refuse
+    moved = full_like(like, 0, array.dtype)
+    with on_device_of(like):
+        if new.library == "cupy":
+            import cupy
 
-    if there == "numpy":
-        return cupy.asnumpy(array)
-    with like.device:
-        return cupy.asarray(array)
+            source = cupy.asarray(source)
+        moved[...] = source
+    return moved
 
 
 def current_stream(memory: Memory) -> int:
@@ -176,8 +207,14 @@ def current_stream(memory: Memory) -> int:
 
 
 def share_memory(a: Memory, b: Memory) -> bool:
-    """Whether an element of ``a`` and one of ``b`` overlap. Looks at addresses alone, so it serves GPUs too."""
-    return bool(np.shares_memory(_Addresses(a).array, _Addresses(b).array))
+    """Whether an element of ``a`` and one of ``b`` overlap, or their strides are too intricate to tell.
+
+    It looks at addresses alone, so it serves GPUs too.
+    """
+    try:
+        return bool(np.shares_memory(_Addresses(a).array, _Addresses(b).array, max_work=_MOST_WORK))  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
 
 
 class _Addresses:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from gpuopt.kernels.drivers import Driver
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
-from gpuopt.memory import Memory, current_stream, full_like, memory_of, share_memory
+from gpuopt.memory import Memory, current_stream, full_like, memory_of, on_device_of, share_memory
 
 PARAM, GRAD = 0, 1
 """Indices of the first two slots."""
@@ -51,7 +52,7 @@ class Plans:
         self._extents = np.array(
             [[memory.extent if memory else (0, 0) for memory in memories] for memories in self._places], dtype=np.int64
         ).reshape(len(tensors), len(self._slot_names), 2)
-        self._check_no_overlap(self._places, self._extents)
+        self._check_no_overlap(self._places, self._extents, moved=range(len(self._slot_names)))
         groups: dict[tuple[Any, ...], list[int]] = {}
         for index, memories in enumerate(self._places):
             groups.setdefault(tuple(memory and memory.format for memory in memories), []).append(index)
@@ -65,6 +66,8 @@ class Plans:
             )
             for formats, members in groups.items()
         ]
+        for launch in self.launches:
+            launch.compile()
 
     def move_grads(self, grads: Sequence[Any]) -> bool:
         """Takes gradients that were allocated anew, one per tensor.
@@ -84,7 +87,7 @@ class Plans:
             shifts.append(memory.address - was.address)
         extents = self._extents.copy()
         extents[:, GRAD] += np.array(shifts, dtype=np.int64).reshape(-1, 1)
-        self._check_no_overlap(places, extents)
+        self._check_no_overlap(places, extents, moved=(GRAD,))
         self._places, self._extents = places, extents
         for launch, members in zip(self.launches, self._members, strict=True):
             launch.move_grads([grads[index] for index in members], [places[index][GRAD] for index in members])
@@ -96,8 +99,16 @@ class Plans:
         Args:
             hyper: Rows of :attr:`Variant.hyper_fields` in float64, as the tables refer to them.
         """
-        for launch in self.launches:
-            launch.run(hyper)
+        for launch, rows in zip(self.launches, self.round_hyper(hyper), strict=True):
+            launch.run(rows)
+
+    def round_hyper(self, hyper: Sequence[Sequence[float]]) -> list[np.ndarray[Any, Any]]:
+        """Hyper rows as each launch takes them.
+
+        Raises:
+            ValueError: A finite scalar is out of the range of a launch's compute dtype.
+        """
+        return [launch.table.variant.hyper_array(hyper) for launch in self.launches]
 
     def _called(self, slot: int, index: int) -> str:
         return f"{self._slot_names[slot]} {self._names[index]}"
@@ -118,7 +129,7 @@ class Plans:
             if slot != GRAD and not memory.writable:
                 raise ValueError(f"{name} must be writable, but is read-only")
             if slot != GRAD and memory.overlaps_itself:
-                raise ValueError(f"{name} must have memory for each element, but its strides are {memory.strides}")
+                raise ValueError(f"{name} must not overlap itself, but its strides are {memory.strides}")
         return memories
 
     def _present(self) -> Iterator[tuple[int, int, Memory]]:
@@ -137,8 +148,10 @@ class Plans:
                 f"and {self._called(*other[::-1])} in {other_place}"
             )
 
-    def _check_no_overlap(self, places: Sequence[Sequence[Memory | None]], extents: np.ndarray[Any, Any]) -> None:
-        """No slot that is written may share memory with any other."""
+    def _check_no_overlap(
+        self, places: Sequence[Sequence[Memory | None]], extents: np.ndarray[Any, Any], moved: Container[int]
+    ) -> None:
+        """No slot that is written may share memory with any other; only slots in ``moved`` are in question."""
         flat = extents.reshape(-1, 2)
         order = np.argsort(flat[:, 0], kind="stable")
         starts, ends = flat[order].T
@@ -150,6 +163,8 @@ class Plans:
             open_ones = [before for before in open_ones if flat[before, 1] > start]
             for before in open_ones:
                 (index, slot), (other_index, other_slot) = sorted((divmod(before, slots), divmod(current, slots)))
+                if slot not in moved and other_slot not in moved:
+                    continue
                 memory, other = places[index][slot], places[other_index][other_slot]
                 if memory and other and not slot == other_slot == GRAD and share_memory(memory, other):
                     raise ValueError(
@@ -201,15 +216,31 @@ class Plan:
                 addresses[index] = memory_of(copy, "copy").address
         self.table.move("grad", addresses)
 
-    def run(self, hyper: Sequence[Sequence[float]]) -> None:
-        """One step. See :meth:`Plans.run`."""
-        rows = self.table.variant.hyper_array(hyper)
-        for array, copy in self._packed.values():
-            copy[...] = array
-        self._driver.run(self.table, rows, current_stream(self._first))
-        for (_, slot), (array, copy) in self._packed.items():
-            if slot != GRAD:
-                array[...] = copy
+    def run(self, hyper: np.ndarray[Any, Any]) -> None:
+        """One step, with hyper rows in the compute dtype."""
+        self._pack()
+        self._driver.run(self.table, hyper, current_stream(self._first))
+        self._unpack()
+
+    def compile(self) -> None:
+        """Makes the driver ready by a step over nothing, so that a failure to compile leaves everything as it is."""
+        variant = self.table.variant
+        nothing = Table(variant, self._driver.TILE, [], [], device=self._first.device)
+        self._driver.run(nothing, variant.hyper_array([[0.0] * len(variant.hyper_fields)]), current_stream(self._first))
+
+    def _pack(self) -> None:
+        with self._on_device():
+            for array, copy in self._packed.values():
+                copy[...] = array
+
+    def _unpack(self) -> None:
+        with self._on_device():
+            for (_, slot), (array, copy) in self._packed.items():
+                if slot != GRAD:
+                    array[...] = copy
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        return next((on_device_of(array) for array, _ in self._packed.values()), nullcontext())
 
     def _address(self, index: int, slot: int, arrays: Sequence[Any], places: Sequence[Memory | None]) -> int:
         """Where the driver finds a slot: in place, or in the copy that it is packed into."""

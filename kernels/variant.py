@@ -64,13 +64,17 @@ class Variant:
         """Hyper rows computed in float64, rounded once to the compute dtype, of shape (rows, fields).
 
         Raises:
-            ValueError: A row is not one number per field of ``hyper_fields``.
+            ValueError: A row is not one number per field of ``hyper_fields``, or a finite one overflows.
         """
         exact = np.array(rows, dtype=np.float64)
         if exact.ndim != 2 or exact.shape[1] != len(self.hyper_fields):
             raise ValueError(f"a hyper row of {self.rule.name} is {self.hyper_fields}, but got shape {exact.shape}")
         with np.errstate(over="ignore"):
-            return exact.astype(self.compute)
+            rounded = exact.astype(self.compute)
+        for row, column in np.argwhere(np.isinf(rounded) & np.isfinite(exact)):
+            field, value = self.hyper_fields[column], exact[row, column]
+            raise ValueError(f"{field} must be within the range of {self.compute}, but is {value}")
+        return rounded
 
     def __str__(self) -> str:
         parts = [

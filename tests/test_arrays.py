@@ -13,6 +13,8 @@ import copy
 import gc
 import pickle
 import weakref
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import ml_dtypes
 import numpy as np
@@ -21,6 +23,8 @@ import pytest
 import gpuopt
 from gpuopt.arrays import NAG, SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
 from gpuopt.kernels.drivers import DRIVERS
+from gpuopt.kernels.drivers import numba as numba_driver
+from gpuopt.plan import Plans
 
 BACKENDS = [name for name, entry in DRIVERS.items() if entry.device == "cpu" and not entry.unavailable()]
 F4 = np.float32
@@ -342,12 +346,37 @@ BAD = {
             {**p, "w1": np.lib.stride_tricks.as_strided(np.zeros(5, F4), (5,), (0,), writeable=True)}, g
         ),
         ValueError,
-        r"param 'w1' must have memory for each element, but its strides are \(0,\)",
+        r"param 'w1' must not overlap itself, but its strides are \(0,\)",
     ),
     "grad is param": (
         lambda o, p, g: o.update(p, {**g, "w1": p["w1"]}),
         ValueError,
         "param 'w1' and grad 'w1' must not share memory, but they do",
+    ),
+    "no mapping": (
+        lambda o, p, g: o.update(list(p.values()), g),
+        TypeError,
+        "params must be a mapping from names to arrays, but is list",
+    ),
+    "read-only later": (
+        lambda o, p, g: (p["w1"].setflags(write=False), o.update(p, g)),
+        ValueError,
+        "param 'w1' must be writable, but is read-only",
+    ),
+    "dtype later": (
+        lambda o, p, g: o.update({**p, "w1": p["w1"].view(np.int32)}, g),
+        TypeError,
+        "param 'w1' must be of dtype .* but is int32",
+    ),
+    "float32": (
+        lambda o, p, g: (setattr(o, "lr", 1e41), o.update(p, g)),
+        ValueError,
+        r"step_size must be within the range of float32, but is .*e\+4\d",
+    ),
+    "state_dtype": (
+        lambda o, p, g: (setattr(o, "state_dtype", "float33"), setattr(o, "state", {}), o.update(p, g)),
+        TypeError,
+        "state_dtype must be a dtype or None, but is 'float33'",
     ),
     "backend": (
         lambda o, p, g: (setattr(o, "backend", "fast"), o.update(p, g)),
@@ -370,6 +399,8 @@ def test_bad_input_is_refused_and_changes_nothing(case, started):
     if started:
         optimizer.update(params, grads)
     before = copied(params)
+    if case == "state_dtype":
+        optimizer.state = {}
     state = {name: copied(slots) for name, slots in optimizer.state.items()}
     with pytest.raises(error, match=message):
         call(optimizer, params, grads)
@@ -384,6 +415,7 @@ def test_bad_input_is_refused_and_changes_nothing(case, started):
     [
         (lambda: SGD(lr=-0.1), "lr must be a finite number >= 0, but is -0.1"),
         (lambda: SGD(lr=float("nan")), "lr must be a finite number >= 0, but is nan"),
+        (lambda: SGD(lr=10**400), "lr must be a finite number >= 0, but is 1000"),
         (lambda: Adam(beta1=1.0), r"beta1 must be in \[0, 1\), but is 1.0"),
         (lambda: Adam(beta2=-0.1), r"beta2 must be in \[0, 1\), but is -0.1"),
         (lambda: Adam(eps=-1e-8), "eps must be a finite number >= 0"),
@@ -398,15 +430,122 @@ def test_bad_settings_are_refused(make, message):
         make()
 
 
-def test_settings_must_be_numbers():
-    with pytest.raises(TypeError, match="lr must be a number, but is 'fast'"):
-        SGD(lr="fast")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: SGD(lr="fast"), "lr must be a number, but is 'fast'"),
+        (lambda: SGD(lr=np.complex64(1)), "lr must be a number"),
+        (lambda: SGD(maximize=5.5), "maximize must be True or False, but is 5.5"),
+        (lambda: Adam(amsgrad="yes"), "amsgrad must be True or False, but is 'yes'"),
+    ],
+)
+def test_settings_must_be_of_their_type(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_scalars_of_numpy_do_not_narrow_the_hyper():
+    narrow, wide = Adam(beta2=np.float16(0.999)), Adam(beta2=float(np.float16(0.999)))
+    p, q = arrays(0), arrays(0)
+    for seed in range(1, 30):
+        narrow.update(p, arrays(seed))
+        wide.update(q, arrays(seed))
+    assert same(p, q)
 
 
 def test_interleaved_views_of_one_array_do_not_overlap():
     base = np.zeros(10, F4)
     SGD(lr=1.0).update({"a": base[::2], "b": base[1::2]}, {"a": np.ones(5, F4), "b": np.full(5, 2, F4)})
     assert np.array_equal(base, np.tile(np.array([-1, -2], F4), 5))
+
+
+class Lazy(Mapping):
+    """Makes its arrays anew whenever it is asked, as a file of ``np.load`` does."""
+
+    def __init__(self, arrays):
+        self._arrays = arrays
+
+    def __getitem__(self, name):
+        return self._arrays[name].copy()
+
+    def __iter__(self):
+        return iter(self._arrays)
+
+    def __len__(self):
+        return len(self._arrays)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_gradients_may_be_made_when_asked_for(backend):
+    optimizer, plain, p, q = Adam(backend=backend), Adam(), arrays(0, [(300, 300)]), arrays(0, [(300, 300)])
+    for seed in range(1, 4):
+        grads = arrays(seed, [(300, 300)])
+        optimizer.update(p, Lazy(grads))
+        plain.update(q, grads)
+    assert same(p, q)
+
+
+def test_a_gradient_may_become_misaligned():
+    optimizer, p = SGD(lr=1.0), {"w": np.zeros(5, F4)}
+    optimizer.update(p, {"w": np.ones(5, F4)})
+    raw = np.zeros(21, np.uint8)
+    g = raw[1:].view(F4)
+    g[...] = 2
+    optimizer.update(p, {"w": g})
+    assert np.all(p["w"] == -3)
+    assert optimizer._kept.plans.launches[0]._packed
+
+
+def test_an_interrupted_update_does_not_mistake_old_gradients_for_new(monkeypatch):
+    optimizer, p, g = SGD(lr=1.0), {"w": np.zeros(3, F4)}, {"w": np.ones(3, F4)}
+    optimizer.update(p, g)
+    with monkeypatch.context() as patch:
+        move = Plans.move_grads
+
+        def interrupted(*arguments):
+            move(*arguments)
+            raise KeyboardInterrupt
+
+        patch.setattr(Plans, "move_grads", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            optimizer.update(p, {"w": np.full(3, 100, F4)})
+    optimizer.update(p, g)
+    assert np.all(p["w"] == -2)
+
+
+def test_dtypes_that_differ_are_several_launches_and_one_step(monkeypatch):
+    optimizer = SGD(lr=1.0, backend="numba")
+    p = {"a": np.zeros(3, F4), "b": np.zeros(3)}
+    g = {"a": np.ones(3, F4), "b": np.ones(3)}
+    monkeypatch.setattr(numba_driver, "compiled", failing_for("fp64", numba_driver.compiled))
+    with pytest.raises(MemoryError):
+        optimizer.update(p, g)
+    assert np.all(p["a"] == 0)
+    monkeypatch.undo()
+    optimizer.update(p, g)
+    assert np.all(p["a"] == -1)
+    assert np.all(p["b"] == -1)
+
+
+def failing_for(format, compiled):
+    def fail(variant):
+        if variant.formats[0].name == format:
+            raise MemoryError
+        return compiled(variant)
+
+    return fail
+
+
+def test_threads_step_their_own_optimizers():
+    def train(seed):
+        optimizer, p = Adam(backend="numba"), arrays(seed, [(200, 200)])
+        for step in range(20):
+            optimizer.update(p, arrays(step, [(200, 200)]))
+        return p
+
+    expected = [train(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        assert all(map(same, pool.map(train, range(4)), expected))
 
 
 def test_one_gradient_may_serve_two_parameters():
@@ -442,6 +581,10 @@ class TestStep:
             (("adagrad", [], [], {}, (1, 1)), r"state of adagrad must have slots of \('sum',\), but has \(\)"),
             (("adagrad", [], [], {"sum": []}, (1,)), r"hyper of adagrad must be \('step_size', 'eps'\), but has 1"),
             (("adagrad", [], [], {"sum": []}, {"lr": 1}), "hyper of adagrad must have the fields"),
+            (
+                ("adam", [], [], {"exp_avg": [], "exp_avg_sq": []}, gpuopt.kernels.rules.sgd.hyper_at(1, 1)),
+                "hyper of adam must be AdamHyper, but is SGDHyper",
+            ),
             (("adagrad", [np.ones(1)], [], {"sum": []}, (1, 1)), "grads must hold an array per parameter, 1, but"),
         ],
     )

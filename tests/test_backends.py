@@ -77,6 +77,20 @@ def test_what_is_missing_names_its_extra(without, backend, package, extra):
     assert extra in backends.available()[backend]
 
 
+def test_a_package_that_does_not_import_is_not_fatal(monkeypatch):
+    def load(entry):
+        if entry.name == "numba":
+            raise ImportError("Numba needs NumPy 2.3 or less")
+        return real(entry)
+
+    real = drivers.Entry.load
+    monkeypatch.setattr(drivers.Entry, "load", load)
+    monkeypatch.setattr(backends, "_warned", set())
+    assert "Numba needs NumPy 2.3 or less" in backends.available()["numba"]
+    with pytest.warns(UserWarning, match="slower backend 'numpy'"):
+        assert backends.choose("cpu").name == "numpy"
+
+
 def test_no_backend_at_all(without):
     without("cupy", "triton")
     with pytest.raises(RuntimeError, match=r"no backend can run on cuda memory: cupy cannot, since .*; triton cannot"):

@@ -146,13 +146,15 @@ def edited(**changes):
         (edited(iter=-1), "iter must be an integer >= 0, but is -1"),
         (edited(settings={"lr": 1}), "settings of Adam must be"),
         (edited(state={"bias": {"sum": np.ones(4)}}), "state of 'bias' must have slots of"),
+        (lambda d: {**d, "settings": {**d["settings"], "lr": -1}}, "lr must be a finite number >= 0, but is -1"),
+        (edited(state={"bias": {"exp_avg": [1], "exp_avg_sq": [1]}}), "exp_avg 'bias' must be a NumPy or CuPy array"),
     ],
 )
 def test_wrong_state_dict_is_refused(edit, message):
     optimizer, p = Adam(), params()
     train(optimizer, p, range(2))
     before = optimizer.state_dict()
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         optimizer.load_state_dict(edit(optimizer.state_dict()))
     after = optimizer.state_dict()
     assert after["iter"] == before["iter"]
@@ -173,10 +175,58 @@ def test_wrong_shape_is_refused_at_the_next_update():
     assert optimizer.iter == 1
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
-    np.savez(tmp_path / "other.npz", a=np.ones(3))
-    with pytest.raises(ValueError, match=r"must be a checkpoint of gpuopt\.arrays"):
-        Adam().load(tmp_path / "other.npz")
+def write_other(path):
+    with path.open("wb") as file:
+        np.savez(file, a=np.ones(3))
+
+
+def write_array(path):
+    with path.open("wb") as file:
+        np.save(file, np.ones(3))
+
+
+def write_text(path):
+    path.write_text("not a checkpoint")
+
+
+def write_truncated(path):
+    Adam().save(path)
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize("write", [write_other, write_array, write_text, write_truncated, lambda path: path.touch()])
+def test_a_file_that_is_no_checkpoint_is_refused(write, tmp_path):
+    path = tmp_path / "other"
+    write(path)
+    with pytest.raises(ValueError, match=r"other must be a checkpoint of gpuopt\.arrays, but is not"):
+        Adam().load(path)
+
+
+def test_a_link_stays_a_link(tmp_path):
+    link = tmp_path / "latest"
+    link.symlink_to(tmp_path / "c1")
+    Adam().save(link)
+    assert link.is_symlink()
+    assert (tmp_path / "c1").exists()
+
+
+def test_scalars_of_numpy_can_be_saved(tmp_path):
+    Adam(lr=np.float32(0.1), maximize=np.bool_(True)).save(tmp_path / "c")
+
+
+@pytest.mark.parametrize("through_a_file", [False, True])
+def test_order_of_axes_survives(through_a_file, tmp_path):
+    optimizer, p = Adam(), {"w": np.asfortranarray(np.ones((3, 4), np.float32))}
+    g = {"w": np.asfortranarray(np.ones((3, 4), np.float32))}
+    optimizer.update(p, g)
+    if through_a_file:
+        optimizer.save(tmp_path / "c")
+        optimizer.load(tmp_path / "c")
+    else:
+        optimizer.load_state_dict(optimizer.state_dict())
+    optimizer.update(p, g)
+    assert optimizer.state["w"]["exp_avg"].flags.f_contiguous
+    assert not optimizer._kept.plans.launches[0]._packed
 
 
 def test_a_name_that_is_no_string_cannot_be_saved(tmp_path):

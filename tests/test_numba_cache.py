@@ -78,6 +78,15 @@ def test_the_temporary_folder_is_the_fallback():
     assert before == numba.config.CACHE_DIR
 
 
+def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    folder = tmp_path / f"gpuopt-{os.getuid()}"
+    assert driver._is_private(folder)
+    assert driver._is_private(folder)
+    folder.chmod(0o777)
+    assert not driver._is_private(folder)
+
+
 def test_nowhere_to_cache_is_said():
     with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to one that is"):
         driver._cache_on_disk(Dispatcher(lambda folder: False))

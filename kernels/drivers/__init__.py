@@ -18,13 +18,13 @@ class Entry:
         name: What a user calls it; also its module's name.
         device: The memory that it is for, ``"cpu"`` or ``"cuda"``.
         packages: What it imports beyond NumPy.
-        extra: The extra of gpuopt that installs these, as in ``pip install 'gpuopt[cpu]'``.
+        extras: The extras of gpuopt of which one installs these, as in ``pip install 'gpuopt[cpu]'``.
     """
 
     name: str
     device: str
     packages: tuple[str, ...] = ()
-    extra: str | None = None
+    extras: tuple[str, ...] = ()
 
     def load(self) -> Driver:
         """The driver's module."""
@@ -34,17 +34,21 @@ class Entry:
         """Why it cannot run here and what to install, as a clause; None when it can."""
         for package in self.packages:
             if find_spec(package) is None:
-                return f"{package} is not installed (pip install 'gpuopt[{self.extra}]')"
-        return self.load().unavailable()
+                install = " or ".join(f"pip install 'gpuopt[{extra}]'" for extra in self.extras)
+                return f"{package} is not installed ({install})"
+        try:
+            return self.load().unavailable()
+        except ImportError as error:
+            return f"{self.name} cannot be imported ({error})"
 
 
 DRIVERS: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        Entry("numba", "cpu", ("numba",), "cpu"),
+        Entry("numba", "cpu", ("numba",), ("cpu",)),
         Entry("numpy", "cpu"),
-        Entry("cupy", "cuda", ("cupy",), "cuda13"),
-        Entry("triton", "cuda", ("triton", "torch"), "torch"),
+        Entry("cupy", "cuda", ("cupy",), ("cuda12", "cuda13")),
+        Entry("triton", "cuda", ("triton", "torch"), ("torch",)),
     )
 }
 """In order of preference among those for the same memory."""

@@ -6,13 +6,15 @@ error model of NumPy matters for that, since a check for division by zero would 
 
 from __future__ import annotations
 
-import getpass
+import os
+import stat
 import tempfile
 import warnings
 from collections.abc import Callable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numba
@@ -30,6 +32,9 @@ from gpuopt.kernels.variant import Variant
 TILE = 1 << 15
 DEVICE = "cpu"
 
+_ONE_AT_A_TIME = Lock()
+"""Numba's workqueue threads, its last resort, abort the process when two threads call them at once."""
+
 NUMEL_PER_THREAD = 1 << 15
 """A thread is not woken for fewer elements than this: its start, and then its spinning, would cost more."""
 
@@ -45,7 +50,8 @@ def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
     most = numba.get_num_threads()
     numba.set_num_threads(max(1, min(most, table.numel // NUMEL_PER_THREAD)))
     try:
-        step(table.rows, table.tile_tensor, hyper, table.tile)
+        with _ONE_AT_A_TIME:
+            step(table.rows, table.tile_tensor, hyper, table.tile)
     finally:
         numba.set_num_threads(most)
 
@@ -179,16 +185,29 @@ def _cache_on_disk(dispatcher: Any) -> None:
     if _enable_caching(dispatcher):
         return
     chosen = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(Path(tempfile.gettempdir()) / f"gpuopt-{getpass.getuser()}")
+    folder = Path(tempfile.gettempdir()) / f"gpuopt-{os.getuid()}"
     try:
-        if not _enable_caching(dispatcher):
-            warnings.warn(
-                f"no folder for compiled code is writable, not even {numba.config.CACHE_DIR}, so each process compiles "
-                "anew; set NUMBA_CACHE_DIR to one that is",
-                stacklevel=2,
-            )
+        if _is_private(folder):
+            numba.config.CACHE_DIR = str(folder)
+            if _enable_caching(dispatcher):
+                return
     finally:
         numba.config.CACHE_DIR = chosen
+    warnings.warn(
+        f"no folder for compiled code is writable, not even {folder}, so each process compiles anew; "
+        "set NUMBA_CACHE_DIR to one that is",
+        stacklevel=2,
+    )
+
+
+def _is_private(folder: Path) -> bool:
+    """Whether ``folder``, made if need be, is this user's alone: Numba unpickles what it finds there."""
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
 
 
 def _enable_caching(dispatcher: Any) -> bool:

@@ -25,6 +25,8 @@ from gpuopt.kernels.triton_math import div_rn, sqrt_rn
 from gpuopt.kernels.variant import Variant
 
 TILE = 1024
+"""Of 4 warps, 8 elements a thread: 16 bytes of a 16-bit slot, and no register spills, as 32 elements do."""
+
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from itertools import compress, product
 from typing import Any
 
+MOST_SLOTS = 3
+"""State slots that the drivers' kernels are written out for."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Rule:
@@ -37,6 +40,10 @@ class Rule:
     numpy_form: Callable[..., Any]
     cuda_form: str
     triton_form: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.slots) <= MOST_SLOTS:
+            raise ValueError(f"{self.name} must have 1 to {MOST_SLOTS} state slots, but has {self.slots}")
 
     @property
     def slots(self) -> tuple[str, ...]:

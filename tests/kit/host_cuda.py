@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuopt.kernels.cuda_math import ARITHMETIC
 from gpuopt.kernels.drivers import cuda_source
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
@@ -90,7 +91,7 @@ for (ptrdiff_t i = 0; i < size; ++i) {{
 def convert(format: Format, name: str, values: np.ndarray[Any, Any], to: np.dtype[Any]) -> np.ndarray[Any, Any]:
     """``values`` through the C++ ``load`` or ``store`` of a format."""
     c_types = {"float32": "float", "float64": "double", "uint16": "unsigned short"}
-    source = f"""{HEADER}{format.cuda_form}
+    source = f"""{HEADER}{ARITHMETIC}{format.cuda_form}
 extern "C" void convert(ptrdiff_t size, const {c_types[values.dtype.name]}* from, {c_types[to.name]}* to) {{
 for (ptrdiff_t i = 0; i < size; ++i) to[i] = {format.name}::{name}(from[i]);
 }}

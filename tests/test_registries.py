@@ -1,0 +1,57 @@
+"""What is registered hangs together.
+
+1. Every rule has from one to three state slots, the number that the drivers' kernels are written out for.
+2. A variant needs every required slot of its rule, and a hyper row one number per field, all of them in range.
+3. Bytes moved per element are those of the table in the design: each slot read, each but the gradient written.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.rules import RULES, Rule
+from gpuopt.kernels.variant import Variant
+
+FP32, BF16, FP64 = FORMATS["fp32"], FORMATS["bf16"], FORMATS["fp64"]
+
+
+@pytest.mark.parametrize("slots", [(), ("a", "b", "c", "d")])
+def test_a_rule_has_one_to_three_slots(slots):
+    adam = RULES["adam"]
+    with pytest.raises(ValueError, match="x must have 1 to 3 state slots, but has"):
+        Rule("x", adam.hyper, slots, (), adam.numpy_form, adam.cuda_form, adam.triton_form)
+
+
+def test_a_variant_needs_required_slots():
+    with pytest.raises(ValueError, match="adam needs its slot 'exp_avg_sq'"):
+        Variant(RULES["adam"], (FP32, FP32, FP32, None, None))
+    with pytest.raises(ValueError, match=r"adam has slots .*, but 2 formats were given"):
+        Variant(RULES["adam"], (FP32, FP32))
+
+
+def test_hyper_is_one_number_per_field_and_in_range():
+    narrow, wide = Variant(RULES["adagrad"], (FP32,) * 3), Variant(RULES["adagrad"], (FP32, FP64, FP32))
+    with pytest.raises(ValueError, match="a hyper row of adagrad is"):
+        narrow.hyper_array([[1.0]])
+    with pytest.raises(ValueError, match=r"eps must be within the range of float32, but is 1e\+39"):
+        narrow.hyper_array([[1, 0, 0, 0.1, 1e39]])
+    assert wide.hyper_array([[1, 0, 0, 0.1, 1e39]]).dtype == np.float64
+    assert np.isinf(narrow.hyper_array([[np.inf, 0, 0, 0.1, 0]])[0, 0])
+
+
+@pytest.mark.parametrize(
+    ("rule", "formats", "expected"),
+    [
+        ("adam", (FP32, FP32, FP32, FP32, None), 28),
+        ("adam", (FP32, FP32, BF16, BF16, None), 20),
+        ("adam", (BF16, BF16, BF16, BF16, None), 14),
+        ("rmsprop", (FP32, FP32, FP32, None, None), 20),
+        ("adagrad", (FP32, FP32, FP32), 20),
+        ("sgd", (FP32, FP32, None), 12),
+        ("sgd", (FP32, FP32, FP32), 20),
+    ],
+)
+def test_bytes_per_element(rule, formats, expected):
+    assert Variant(RULES[rule], formats).bytes_per_element == expected
