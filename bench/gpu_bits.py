@@ -61,7 +61,7 @@ def different(rule: Rule, slots: tuple[str, ...], format: Format, driver: str, s
     for step in range(STEPS):
         grads = [_drawn(rng, size, dtype, "grad") for size in sizes]
         hyper = [0.3 + 0.07 * index + 0.01 * step for index in range(len(rule.hyper_fields))]
-        prologue = Prologue(0.7, 0.03, 0.97)
+        prologue = Prologue(0.7, 0.03, 0.02)
         state = dict(zip(slots, host[1:], strict=True))
         arrays.step(rule.name, host[0], grads, state, hyper, prologue=prologue, backend="numpy")
         state = dict(zip(slots, there[1:], strict=True))

@@ -18,7 +18,7 @@ import os
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from math import inf
-from operator import is_
+from operator import call, is_
 from typing import Any, ClassVar, NamedTuple
 from weakref import ref
 
@@ -212,7 +212,7 @@ class Optimizer:
             for name, param, grad in zip(names, arrays, gradients, strict=True)
         ]
         plans = Plans(self.rule, tensors, choice.driver)
-        plans.round_hyper([row])
+        plans.prepare([row])
         self.state.update(state)
         self.choice = choice
         self._kept = _Kept(plans, key, _references(arrays), _look(arrays), _references(gradients), self._state_arrays())
@@ -223,7 +223,7 @@ class Optimizer:
         return {**self.__dict__, "_kept": None}
 
     def _state_arrays(self) -> list[Any]:
-        return list(chain.from_iterable(slots.values() for slots in self.state.values()))
+        return list(chain.from_iterable(map(dict.values, self.state.values())))
 
     def _has_state(self, arrays: list[Any]) -> bool:
         """Whether the state is still made of these very arrays."""
@@ -247,13 +247,13 @@ def _references(arrays: Sequence[Any]) -> list[ref[Any]]:
 
 def _same(arrays: Sequence[Any], references: Sequence[ref[Any]]) -> bool:
     """Whether these are the very arrays that the references were taken of."""
-    return len(arrays) == len(references) and all(map(is_, arrays, [reference() for reference in references]))
+    return len(arrays) == len(references) and all(map(is_, arrays, map(call, references)))
 
 
 def _look(arrays: Sequence[Any]) -> tuple[list[Any], ...]:
-    """What of arrays may be changed in place and matters: dtype, shape, and in NumPy whether they may be written."""
+    """What of arrays may be changed in place and matters: the dtype, and in NumPy whether they may be written."""
     writable = [array.flags.writeable for array in arrays] if library_of(arrays[0]) == "numpy" else []
-    return [array.dtype for array in arrays], [array.shape for array in arrays], writable
+    return [array.dtype for array in arrays], writable
 
 
 class _Kept(NamedTuple):
@@ -531,7 +531,9 @@ def step(
         for index, (param, grad) in enumerate(zip(params, grads, strict=True))
     ]
     choice = backends.choose("cuda" if library_of(params[0]) == "cupy" else "cpu", backend)
-    Plans(chosen, tensors, choice.driver).run([(*prologue, *hyper)])
+    plans, rows = Plans(chosen, tensors, choice.driver), [(*prologue, *hyper)]
+    plans.prepare(rows)
+    plans.run(rows)
 
 
 def _dtype(state_dtype: Any) -> np.dtype[Any]:

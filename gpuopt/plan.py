@@ -66,8 +66,6 @@ class Plans:
             )
             for formats, members in groups.items()
         ]
-        for launch in self.launches:
-            launch.compile()
 
     def move_grads(self, grads: Sequence[Any]) -> bool:
         """Takes gradients that were allocated anew, one per tensor.
@@ -99,15 +97,20 @@ class Plans:
         Args:
             hyper: Rows of :attr:`Variant.hyper_fields` in float64, as the tables refer to them.
         """
-        for launch, rows in zip(self.launches, self.round_hyper(hyper), strict=True):
+        for launch, rows in zip(self.launches, self._rounded(hyper), strict=True):
             launch.run(rows)
 
-    def round_hyper(self, hyper: Sequence[Sequence[float]]) -> list[np.ndarray[Any, Any]]:
-        """Hyper rows as each launch takes them.
+    def prepare(self, hyper: Sequence[Sequence[float]]) -> None:
+        """Takes a step over nothing, so that what would fail before the last launch fails before the first.
 
         Raises:
-            ValueError: A finite scalar is out of the range of a launch's compute dtype.
+            ValueError: A finite scalar of ``hyper`` is out of the range of a launch's compute dtype.
         """
+        for launch, rows in zip(self.launches, self._rounded(hyper), strict=True):
+            launch.prepare(rows)
+
+    def _rounded(self, hyper: Sequence[Sequence[float]]) -> list[np.ndarray[Any, Any]]:
+        """Hyper rows as each launch takes them."""
         return [launch.table.variant.hyper_array(hyper) for launch in self.launches]
 
     def _called(self, slot: int, index: int) -> str:
@@ -222,11 +225,10 @@ class Plan:
         self._driver.run(self.table, hyper, current_stream(self._first))
         self._unpack()
 
-    def compile(self) -> None:
-        """Makes the driver ready by a step over nothing, so that a failure to compile leaves everything as it is."""
-        variant = self.table.variant
-        nothing = Table(variant, self._driver.TILE, [], [], device=self._first.device)
-        self._driver.run(nothing, variant.hyper_array([[0.0] * len(variant.hyper_fields)]), current_stream(self._first))
+    def prepare(self, hyper: np.ndarray[Any, Any]) -> None:
+        """See :meth:`Plans.prepare`; a driver that compiles on the host compiles now."""
+        nothing = Table(self.table.variant, self._driver.TILE, [], [], device=self._first.device)
+        self._driver.run(nothing, hyper, current_stream(self._first))
 
     def _pack(self) -> None:
         with self._on_device():

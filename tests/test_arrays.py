@@ -528,10 +528,10 @@ def test_dtypes_that_differ_are_several_launches_and_one_step(monkeypatch):
 
 
 def failing_for(format, compiled):
-    def fail(variant):
+    def fail(variant, neutral):
         if variant.formats[0].name == format:
             raise MemoryError
-        return compiled(variant)
+        return compiled(variant, neutral)
 
     return fail
 

@@ -46,7 +46,8 @@ def unavailable() -> str | None:
 
 def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
-    step = compiled(table.variant)
+    neutral = bool((hyper[:, : len(Prologue._fields)] == Prologue()).all())
+    step = compiled(table.variant, neutral)
     most = numba.get_num_threads()
     numba.set_num_threads(max(1, min(most, table.numel // NUMEL_PER_THREAD)))
     try:
@@ -57,14 +58,17 @@ def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
 
 
 @cache
-def compiled(variant: Variant) -> Callable[..., None]:
-    """``step(rows, tile_tensor, hyper, tile)`` for one variant, compiled at its first call or read from disk."""
-    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(_step(variant))
+def compiled(variant: Variant, neutral: bool) -> Callable[..., None]:
+    """``step(rows, tile_tensor, hyper, tile)`` for one variant, compiled at its first call or read from disk.
+
+    ``neutral`` leaves out the prologue, for when it changes nothing: it takes a tenth of the time.
+    """
+    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(_step(variant, neutral))
     _cache_on_disk(dispatcher)
     return dispatcher
 
 
-def _step(variant: Variant) -> Callable[..., None]:
+def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     """The loop over tiles of one variant.
 
     Everything that varies is a free variable that pickles by name, because Numba finds a cached binary by them:
@@ -77,7 +81,7 @@ def _step(variant: Variant) -> Callable[..., None]:
     (a_slot, a_get, a_set), (b_slot, b_get, b_set), (c_slot, c_get, c_set) = [
         (_slot, _get, _set) if format else (_nothing, _nothing, _nothing) for format in formats[2:]
     ]
-    prologue_form = register_jitable(prologue.numpy_form)
+    prologue_form = _leave if neutral else register_jitable(prologue.numpy_form)
     rule = register_jitable(variant.rule.numpy_form)
     call = _CALLS[len(variant.rule.slots)]
     before, fields = len(Prologue._fields), len(variant.rule.hyper_fields)
@@ -143,6 +147,12 @@ def _set(slot, i, store, value):
 @register_jitable
 def _nothing(slot, i, function, value):
     """In place of the three above for a slot that is absent."""
+
+
+@register_jitable
+def _leave(p, g, hyper):
+    """In place of the prologue where it changes nothing."""
+    return p, g
 
 
 @register_jitable
