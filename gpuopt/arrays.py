@@ -15,10 +15,10 @@ Every class takes, besides its own arguments:
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from math import inf
-from operator import call, is_
+from operator import is_
 from typing import Any, ClassVar, NamedTuple
 from weakref import ref
 
@@ -85,12 +85,10 @@ class Optimizer:
             RuntimeError: No backend can run, or not the one that was asked for. Nothing has been written then.
         """
         self._check_settings()
-        _check_keys(params, grads)
         step = self.iter + 1
         row = self._prologue() + self._hyper(step)
         # A mapping may make its arrays when asked: these must live until the step has run.
-        arrays = dict(params)
-        gradients = [grads[name] for name in arrays]
+        arrays, gradients = _paired(params, grads)
         if arrays:
             self._plans_for(arrays, gradients, row).run([row])
         self.iter = step
@@ -195,15 +193,15 @@ class Optimizer:
         if (
             kept is not None
             and key == kept.key
-            and _same(arrays, kept.params)
+            and kept.params.same(arrays)
             and _look(arrays) == kept.look
             and self._has_state(kept.state)
         ):
-            if _same(gradients, kept.grads):
+            if kept.grads.same(gradients):
                 self._kept = kept
                 return kept.plans
             if kept.plans.move_grads(gradients):
-                self._kept = kept._replace(grads=_references(gradients))
+                self._kept = kept._replace(grads=_Seen(gradients))
                 return kept.plans
         state = {name: self._state_of(name, array, slots) for name, array in params.items()}
         choice = backends.choose("cuda" if library_of(arrays[0]) == "cupy" else "cpu", self.backend)
@@ -215,20 +213,19 @@ class Optimizer:
         plans.prepare([row])
         self.state.update(state)
         self.choice = choice
-        self._kept = _Kept(plans, key, _references(arrays), _look(arrays), _references(gradients), self._state_arrays())
+        self._kept = _Kept(plans, key, _Seen(arrays), _look(arrays), _Seen(gradients), list(self._state_arrays()))
         return plans
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which hold addresses: for copies and pickles."""
         return {**self.__dict__, "_kept": None}
 
-    def _state_arrays(self) -> list[Any]:
-        return list(chain.from_iterable(map(dict.values, self.state.values())))
+    def _state_arrays(self) -> Iterator[Any]:
+        return chain.from_iterable(map(dict.values, self.state.values()))
 
     def _has_state(self, arrays: list[Any]) -> bool:
         """Whether the state is still made of these very arrays."""
-        mine = self._state_arrays()
-        return len(mine) == len(arrays) and all(map(is_, mine, arrays))
+        return sum(map(len, self.state.values())) == len(arrays) and all(map(is_, self._state_arrays(), arrays))
 
     def _state_of(self, name: str, param: Any, slots: Sequence[str]) -> dict[str, Any]:
         """The state of one parameter, in its memory, with what is not there yet made new."""
@@ -241,13 +238,17 @@ class Optimizer:
         }
 
 
-def _references(arrays: Sequence[Any]) -> list[ref[Any]]:
-    return [ref(array) for array in arrays]
+class _Seen:
+    """Which arrays were seen, without keeping them alive. An identity says it as long as none of them has died."""
 
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self._identities = list(map(id, arrays))
+        self._dead: list[ref[Any]] = []
+        self._references = [ref(array, self._dead.append) for array in arrays]
 
-def _same(arrays: Sequence[Any], references: Sequence[ref[Any]]) -> bool:
-    """Whether these are the very arrays that the references were taken of."""
-    return len(arrays) == len(references) and all(map(is_, arrays, map(call, references)))
+    def same(self, arrays: Sequence[Any]) -> bool:
+        """Whether these are the very arrays that were seen."""
+        return not self._dead and list(map(id, arrays)) == self._identities
 
 
 def _look(arrays: Sequence[Any]) -> tuple[list[Any], ...]:
@@ -261,9 +262,9 @@ class _Kept(NamedTuple):
 
     plans: Plans
     key: tuple[Any, ...]
-    params: list[ref[Any]]
+    params: _Seen
     look: tuple[list[Any], ...]
-    grads: list[ref[Any]]
+    grads: _Seen
     state: list[Any]
 
 
@@ -545,14 +546,18 @@ def _dtype(state_dtype: Any) -> np.dtype[Any]:
         raise TypeError(f"state_dtype must be a dtype or None, but is {state_dtype!r}{hint}") from None
 
 
-def _check_keys(params: Mapping[str, Any], grads: Mapping[str, Any]) -> None:
+def _paired(params: Mapping[str, Any], grads: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+    """Parameters by name, and their gradients in the same order."""
     for argument, mapping in (("params", params), ("grads", grads)):
         if not isinstance(mapping, Mapping):
             raise TypeError(f"{argument} must be a mapping from names to arrays, but is {type(mapping).__name__}")
-    if params.keys() == grads.keys():
-        return
-    for name in params:
-        if name not in grads:
-            raise ValueError(f"grads must have a gradient for every parameter, but has none for {name!r}")
-    extra = next(name for name in grads if name not in params)
-    raise ValueError(f"grads must have gradients of parameters alone, but has {extra!r}, which params has not")
+    arrays = dict(params)
+    try:
+        gradients = [grads[name] for name in arrays]
+    except KeyError:
+        name = next(name for name in arrays if name not in grads)
+        raise ValueError(f"grads must have a gradient for every parameter, but has none for {name!r}") from None
+    if len(grads) > len(arrays):
+        extra = next(name for name in grads if name not in arrays)
+        raise ValueError(f"grads must have gradients of parameters alone, but has {extra!r}, which params has not")
+    return arrays, gradients
