@@ -15,10 +15,9 @@ Every class takes, besides its own arguments:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 from math import inf
-from operator import is_
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
 from weakref import ref
 
@@ -40,7 +39,6 @@ class Optimizer:
 
     Attributes:
         iter: Number of updates so far.
-        state: For each parameter's name its slots by the names of ``torch.optim``.
         choice: The backend of the last update and why it was picked; None before the first.
     """
 
@@ -66,7 +64,7 @@ class Optimizer:
         self.state_dtype = state_dtype
         self.backend = backend
         self.iter = 0
-        self.state: dict[str, dict[str, Any]] = {}
+        self._state: dict[str, dict[str, Any]] = {}
         self.choice: backends.Choice | None = None
         self._kept: _Kept | None = None
 
@@ -93,6 +91,14 @@ class Optimizer:
             self._plans_for(arrays, gradients, row).run([row])
         self.iter = step
 
+    @property
+    def state(self) -> Mapping[str, Mapping[str, Any]]:
+        """For each parameter's name its slots by the names of ``torch.optim``.
+
+        The arrays are those in use; to put others in their place, :meth:`load_state_dict`.
+        """
+        return MappingProxyType({name: MappingProxyType(slots) for name, slots in self._state.items()})
+
     def state_dict(self) -> dict[str, Any]:
         """Class, settings, count and a copy of the state: all that a later :meth:`load_state_dict` needs."""
         return {
@@ -100,7 +106,7 @@ class Optimizer:
             "iter": self.iter,
             "settings": {name: getattr(self, name) for name in self.settings},
             "state": {
-                name: {slot: copy_of(array) for slot, array in slots.items()} for name, slots in self.state.items()
+                name: {slot: copy_of(array) for slot, array in slots.items()} for name, slots in self._state.items()
             },
         }
 
@@ -132,7 +138,7 @@ class Optimizer:
             state[name] = {slot: copy_of(array) for slot, array in slots.items()}
         for name, value in checked.items():
             setattr(self, name, value)
-        self.iter, self.state = count, state
+        self.iter, self._state, self._kept = count, state, None
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes :meth:`state_dict` as npz. An interrupted write leaves an older file as it was."""
@@ -190,13 +196,7 @@ class Optimizer:
         slots = [slot for slot in self.rule.slots if slot in self.rule.required + self._options()]
         key = (names, slots, self.backend)
         kept, self._kept = self._kept, None  # until all is well again
-        if (
-            kept is not None
-            and key == kept.key
-            and kept.params.same(arrays)
-            and _look(arrays) == kept.look
-            and self._has_state(kept.state)
-        ):
+        if kept is not None and key == kept.key and kept.params.same(arrays) and _look(arrays) == kept.look:
             if kept.grads.same(gradients):
                 self._kept = kept
                 return kept.plans
@@ -211,26 +211,19 @@ class Optimizer:
         ]
         plans = Plans(self.rule, tensors, choice.driver)
         plans.prepare([row])
-        self.state.update(state)
+        self._state.update(state)
         self.choice = choice
-        self._kept = _Kept(plans, key, _Seen(arrays), _look(arrays), _Seen(gradients), list(self._state_arrays()))
+        self._kept = _Kept(plans, key, _Seen(arrays), _look(arrays), _Seen(gradients), list(state.values()))
         return plans
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which hold addresses: for copies and pickles."""
         return {**self.__dict__, "_kept": None}
 
-    def _state_arrays(self) -> Iterator[Any]:
-        return chain.from_iterable(map(dict.values, self.state.values()))
-
-    def _has_state(self, arrays: list[Any]) -> bool:
-        """Whether the state is still made of these very arrays."""
-        return sum(map(len, self.state.values())) == len(arrays) and all(map(is_, self._state_arrays(), arrays))
-
     def _state_of(self, name: str, param: Any, slots: Sequence[str]) -> dict[str, Any]:
         """The state of one parameter, in its memory, with what is not there yet made new."""
         memory_of(param, f"param {name!r}")
-        old = self.state.get(name, {})
+        old = self._state.get(name, {})
         dtype = param.dtype if self.state_dtype is None else _dtype(self.state_dtype)
         return {
             slot: moved_to(old[slot], param) if slot in old else full_like(param, self._initial(), dtype)
@@ -265,7 +258,7 @@ class _Kept(NamedTuple):
     params: _Seen
     look: tuple[list[Any], ...]
     grads: _Seen
-    state: list[Any]
+    state: list[dict[str, Any]]
 
 
 class SGD(Optimizer):

@@ -12,7 +12,9 @@ from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
-TILE = 1 << 15
+TILE = 3 << 14
+"""The slots of a block and its temporaries about fill a second-level cache; larger temporaries would be mapped anew."""
+
 DEVICE = "cpu"
 
 
