@@ -21,6 +21,7 @@ from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.kernels.drivers import numba as numba_driver
 from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
 
@@ -69,6 +70,15 @@ def test_steps(variant: Variant, form: str, misaligned: bool) -> None:
 def test_hyper_at_its_edges(variant: Variant, form: str) -> None:
     rows = edge_hyper_rows(variant)
     assert_equal_steps(form, Tensors(variant, [TILE + 3] * len(rows), seed=2), [rows, rows])
+
+
+@each_form
+@each_variant
+def test_a_prologue_that_changes_nothing(variant: Variant, form: str) -> None:
+    """The Numba driver leaves it out, in code compiled for that."""
+    bare = [[hyper_rows(variant, step)[1]] * 2 for step in range(2)]
+    assert all(row[: len(Prologue._fields)] == list(Prologue()) for rows in bare for row in rows)
+    assert_equal_steps(form, Tensors(variant, NUMELS, seed=3), bare)
 
 
 @each_form
