@@ -70,11 +70,6 @@ class Memory(NamedTuple):
         return low, high + self.format.itemsize
 
     @property
-    def layout(self) -> tuple[int, ...]:
-        """Strides of the axes that have more than one element."""
-        return tuple(stride for size, stride in zip(self.shape, self.strides, strict=True) if size > 1)
-
-    @property
     def dense(self) -> bool:
         """Whether the elements fill their extent without a gap, in whatever order of axes, and are aligned."""
         low, high = self.extent
@@ -83,8 +78,9 @@ class Memory(NamedTuple):
 
     @property
     def order(self) -> tuple[int, ...]:
-        """The layout in elements: two dense arrays of one shape and order can be walked side by side."""
-        return tuple(stride // self.format.itemsize for stride in self.layout)
+        """Strides, in elements, of the axes that have several: dense arrays of one shape and order run in step."""
+        size_of = self.format.itemsize
+        return tuple(stride // size_of for size, stride in zip(self.shape, self.strides, strict=True) if size > 1)
 
     @property
     def packed_order(self) -> tuple[int, ...]:

@@ -23,6 +23,7 @@ class Table:
         variant: The rule and the formats of its slots.
         tile: Elements that one program or thread block takes at a time.
         device: Index of the CUDA device that the addresses belong to; None for host memory.
+        numel: Number of elements of all tensors.
         rows: int64 of shape (tensors, POINTERS + slots): elements; elements that may be accessed 16 bytes at a
             time (all of them, or none where a slot is not aligned); index of the first tile; index of the hyper
             row; then the address of each slot, 0 where it is absent.
@@ -46,6 +47,7 @@ class Table:
         self.version = 0
         self.kept: dict[Any, Any] = {}
         elements = np.asarray(numels, dtype=np.int64)
+        self.numel = int(elements.sum())
         tiles = -(-elements // tile)
         self.tile_tensor = np.repeat(np.arange(len(elements), dtype=np.int32), tiles)
         self.rows = np.zeros((len(elements), POINTERS + len(variant.slots)), dtype=np.int64)
@@ -56,11 +58,6 @@ class Table:
         if len(elements):
             self.rows[:, POINTERS:] = addresses
         self._update_fast_numel()
-
-    @property
-    def numel(self) -> int:
-        """Number of elements of all tensors."""
-        return int(self.rows[:, NUMEL].sum())
 
     @property
     def tiles(self) -> int:
