@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import cycle
 from typing import Any
 
 from gpuopt.bench.results import spread
+from gpuopt.kernels.epilogue import SLOTS as EPILOGUE_SLOTS
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules import RULES, adam
 from gpuopt.kernels.table import Table
+from gpuopt.kernels.variant import hyper_row
 from gpuopt.plan import Plans, Tensor
 
 FORM_SIZES = tuple(1 << power for power in range(16, 28))
@@ -32,11 +35,11 @@ def cupy_forms(rounds: int = ROUNDS) -> list[dict[str, Any]]:
 
     found = []
     for numel in FORM_SIZES:
-        table, hyper, keep = _adam_table(driver, numel)
+        table, hypers, keep = _adam_table(driver, numel)
         stream = cupy.cuda.get_current_stream().ptr
         steps = [
-            gpu_clock.Step("plain", partial(driver.run_plain, table, hyper)),
-            gpu_clock.Step("table", partial(driver.run_table, table, hyper, stream)),
+            gpu_clock.Step("plain", partial(_plain_step, driver, table, hypers)),
+            gpu_clock.Step("table", partial(_table_step, driver, table, hypers, stream)),
         ]
         found.append({"numel": numel, **_medians(gpu_clock.measure(steps, rounds))})
         del keep
@@ -53,9 +56,9 @@ def triton_tiles(rounds: int = ROUNDS) -> list[dict[str, Any]]:
         steps, keep = [], []
         for tile, warps in TILES:
             with _alternative(driver, tile, warps):
-                table, hyper, memory = _adam_table(driver, numel)
+                table, hypers, memory = _adam_table(driver, numel)
             keep.append(memory)
-            steps.append(gpu_clock.Step(f"{tile} x {warps}", _alternative_step(driver, table, hyper, warps)))
+            steps.append(gpu_clock.Step(f"{tile} x {warps}", _alternative_step(driver, table, hypers, warps)))
         found.append({"numel": numel, **_medians(gpu_clock.measure(steps, rounds))})
         keep.clear()
     return found
@@ -73,21 +76,36 @@ def _medians(samples: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
     }
 
 
-def _adam_table(driver: Any, numel: int) -> tuple[Table, Any, Any]:
-    """A table of one array for ``driver``, the hyper of a step, and the memory that must be kept."""
+def _adam_table(driver: Any, numel: int) -> tuple[Table, Iterator[Any], Any]:
+    """A table of one array for ``driver``, the hyper of each step, and the memory that must be kept.
+
+    As in training no two steps in a row have the same hyper, so that each copies its own to the GPU.
+    """
     import cupy
 
     slots = [cupy.random.standard_normal(numel, dtype=cupy.float32) for _ in range(2)]
     slots += [cupy.zeros(numel, cupy.float32) for _ in range(2)]
-    table = Plans(RULES["adam"], [Tensor("x", (*slots, None))], driver).launches[0].table
-    hyper = table.variant.hyper_array([(*Prologue(), *adam.hyper_at(1, 1e-3, 0.9, 0.999, 1e-8))])
-    return table, hyper, slots
+    tensor = Tensor("x", (*slots, None, *(None for _ in EPILOGUE_SLOTS)))
+    table = Plans(RULES["adam"], [tensor], driver).launches[0].table
+    hypers = [
+        table.variant.hyper_array([hyper_row(Prologue(), adam.hyper_at(step, 1e-3, 0.9, 0.999, 1e-8))])
+        for step in (1, 2)
+    ]
+    return table, cycle(hypers), slots
 
 
-def _alternative_step(driver: Any, table: Table, hyper: Any, warps: int) -> Callable[[], None]:
+def _plain_step(driver: Any, table: Table, hypers: Iterator[Any]) -> None:
+    driver.run_plain(table, next(hypers))
+
+
+def _table_step(driver: Any, table: Table, hypers: Iterator[Any], stream: int) -> None:
+    driver.run_table(table, driver.place_table(table, next(hypers), stream))
+
+
+def _alternative_step(driver: Any, table: Table, hypers: Iterator[Any], warps: int) -> Callable[[], None]:
     def step() -> None:
         with _alternative(driver, table.tile, warps):
-            driver.run(table, hyper)
+            driver.run(table, next(hypers))
 
     return step
 

@@ -1,7 +1,8 @@
 """Optimizer steps as one launch and one pass over memory for a whole model.
 
-:mod:`gpuopt.arrays` has optimizers for NumPy and CuPy arrays, :mod:`gpuopt.backends` says which of the drivers
-can run here. Both are imported when they are first used.
+:mod:`gpuopt.optim` has the optimizers for PyTorch, which are also here, ``gpuopt.Adam``; :mod:`gpuopt.arrays` has those
+for NumPy and CuPy arrays; :mod:`gpuopt.backends` says which of the drivers can run here. Each is imported when it is
+first used.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["arrays", "backends"]
+_MODULES = ("arrays", "backends", "optim")
+_OPTIMIZERS = ("SGD", "Adagrad", "Adam", "AdamW", "RMSprop")
+
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "arrays", "backends", "optim"]
 
 try:
     __version__ = version("gpuopt")
@@ -19,8 +23,10 @@ except PackageNotFoundError:  # a checkout that is not installed
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
+    if name in _MODULES:
         return import_module(f"gpuopt.{name}")
+    if name in _OPTIMIZERS:
+        return getattr(import_module("gpuopt.optim"), name)
     raise AttributeError(f"module 'gpuopt' has no attribute {name!r}")
 
 

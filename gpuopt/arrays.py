@@ -26,6 +26,7 @@ import numpy as np
 from gpuopt import backends, checkpoint
 from gpuopt.kernels.prologue import Prologue, prologue_at
 from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
+from gpuopt.kernels.variant import hyper_row, slots_of
 from gpuopt.memory import copy_of, full_like, library_of, memory_of, moved_to
 from gpuopt.plan import Plans, Tensor
 
@@ -84,7 +85,7 @@ class Optimizer:
         """
         self._check_settings()
         step = self.iter + 1
-        row = self._prologue() + self._hyper(step)
+        row = hyper_row(self._prologue(), self._hyper(step))  # type: ignore[arg-type]
         # A mapping may make its arrays when asked: these must live until the step has run.
         arrays, gradients = _paired(params, grads)
         if arrays:
@@ -206,7 +207,7 @@ class Optimizer:
         state = {name: self._state_of(name, array, slots) for name, array in params.items()}
         choice = backends.choose("cuda" if library_of(arrays[0]) == "cupy" else "cpu", self.backend)
         tensors = [
-            Tensor(repr(name), (param, grad, *(state[name].get(slot) for slot in self.rule.slots)))
+            Tensor(repr(name), (param, grad, *map(state[name].get, slots_of(self.rule)[2:])))
             for name, param, grad in zip(names, arrays, gradients, strict=True)
         ]
         plans = Plans(self.rule, tensors, choice.driver)
@@ -395,7 +396,7 @@ class RMSProp(Optimizer):
         return ("grad_avg",) * bool(self.centered) + ("momentum_buffer",) * bool(self.momentum)
 
     def _hyper(self, step: int) -> tuple[float, ...]:
-        return rmsprop.hyper_at(self.lr, self.decay_rate, self.eps, self.momentum)
+        return rmsprop.hyper_at(step, self.lr, self.decay_rate, self.eps, self.momentum)
 
 
 class Adam(Optimizer):
@@ -521,11 +522,13 @@ def step(
     if len(params) == 0:
         return
     tensors = [
-        Tensor(str(index), (param, grad, *(state[slot][index] if slot in state else None for slot in chosen.slots)))
+        Tensor(
+            str(index), (param, grad, *(state[slot][index] if slot in state else None for slot in slots_of(chosen)[2:]))
+        )
         for index, (param, grad) in enumerate(zip(params, grads, strict=True))
     ]
     choice = backends.choose("cuda" if library_of(params[0]) == "cupy" else "cpu", backend)
-    plans, rows = Plans(chosen, tensors, choice.driver), [(*prologue, *hyper)]
+    plans, rows = Plans(chosen, tensors, choice.driver), [hyper_row(prologue, hyper)]
     plans.prepare(rows)
     plans.run(rows)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from math import prod
@@ -21,7 +22,7 @@ class Memory(NamedTuple):
     """Where the elements of an array are.
 
     Attributes:
-        library: ``"numpy"`` or ``"cupy"``.
+        library: ``"numpy"``, ``"cupy"`` or ``"torch"``.
         device: Index of the CUDA device; None for host memory.
         address: Of the first element, in bytes.
         shape: Number of elements along each axis.
@@ -110,13 +111,16 @@ def memory_of(array: Any, name: str) -> Memory:
     """Where the elements of ``array`` are.
 
     Args:
-        array: A NumPy or CuPy array of a floating-point dtype that gpuopt has a format for.
+        array: A NumPy or CuPy array or a dense PyTorch tensor, of a floating-point dtype that gpuopt has a format for.
         name: What an error message calls it.
 
     Raises:
         TypeError: It is no such array.
+        ValueError: It is a tensor without memory.
     """
     library = library_of(array)
+    if library == "torch":
+        return _memory_of_tensor(array, name)
     if library is None:
         raise TypeError(f"{name} must be a NumPy or CuPy array, but is {type(array).__name__}")
     format = _format_of(array.dtype)
@@ -128,6 +132,33 @@ def memory_of(array: Any, name: str) -> Memory:
     return Memory(library, None, address, array.shape, array.strides, format, array.flags.writeable)
 
 
+def _memory_of_tensor(tensor: Any, name: str) -> Memory:
+    import torch
+
+    device = tensor.device
+    if tensor.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, but its layout is {tensor.layout}")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"{name} must be in the memory of a CPU or CUDA device, but is on {device}")
+    format = BY_DTYPE.get(str(tensor.dtype).removeprefix("torch."))
+    if format is None:
+        raise TypeError(f"{name} must be of dtype {_DTYPES}, but is {tensor.dtype}")
+    if tensor.is_neg():
+        raise ValueError(f"{name} must not be a view that negates, but is one: call resolve_neg()")
+    if tensor.untyped_storage().nbytes() == 0 and tensor.numel():
+        raise ValueError(f"{name} must have memory, but its storage has been freed")
+    size = format.itemsize
+    return Memory(
+        "torch",
+        device.index,
+        tensor.data_ptr(),
+        tuple(tensor.shape),
+        tuple(stride * size for stride in tensor.stride()),
+        format,
+        writable=True,
+    )
+
+
 @cache
 def _format_of(dtype: np.dtype[Any]) -> Format | None:
     """The format of a dtype; None where gpuopt has none. A dtype's name takes NumPy longer than all the rest."""
@@ -135,12 +166,15 @@ def _format_of(dtype: np.dtype[Any]) -> Format | None:
 
 
 def library_of(array: Any) -> str | None:
-    """``"numpy"``, ``"cupy"``, or None for what is neither."""
+    """``"numpy"``, ``"cupy"``, ``"torch"``, or None for what is none of these."""
     if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
         return "numpy"
     # Not isinstance: importing CuPy for that would cost a NumPy user a second.
     if type(array).__module__.partition(".")[0] == "cupy" and type(array).__name__ == "ndarray":
         return "cupy"
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        return "torch"
     return None
 
 
@@ -159,6 +193,13 @@ def full_like(array: Any, value: float, dtype: Any) -> Any:
             import cupy
 
             return cupy.full_like(array, value, dtype=dtype)
+        if library_of(array) == "torch":
+            import torch
+
+            memory = memory_of(array, "array")
+            order = iter(memory.packed_order)
+            strides = [next(order) if size > 1 else 1 for size in memory.shape]
+            return torch.empty_strided(memory.shape, strides, dtype=dtype, device=array.device).fill_(value)
         return np.full_like(array, value, dtype=dtype, subok=False)
 
 
@@ -199,6 +240,10 @@ def current_stream(memory: Memory) -> int:
         import cupy
 
         return int(cupy.cuda.get_current_stream(memory.device).ptr)
+    if memory.library == "torch" and memory.device is not None:
+        import torch
+
+        return int(torch.cuda.current_stream(memory.device).cuda_stream)
     return 0
 
 

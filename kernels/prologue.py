@@ -44,6 +44,12 @@ def prologue_at(
     return Prologue(signed, weight_decay, 0.0)
 
 
+def triton_hyper(lr, weight_decay, decoupled, maximize):
+    """As :func:`prologue_at`, on Triton tensors of float64; what is on or off is 1 or 0."""
+    coupled = tl.where(decoupled != 0, 0.0, weight_decay)
+    return tl.where(maximize != 0, -1.0, 1.0), coupled, tl.where(decoupled != 0, lr * weight_decay, 0.0)
+
+
 def numpy_form(p: Any, g: Any, prologue: Any) -> tuple[Any, Any]:
     """``(p, g)`` as the rule is to see them."""
     grad_scale, weight_decay, decoupled_decay = prologue

@@ -64,7 +64,7 @@ class Table:
         """Number of tiles: the size of the launch."""
         return len(self.tile_tensor)
 
-    def move(self, slot: str, addresses: Sequence[int]) -> None:
+    def move(self, slot: str, addresses: Sequence[int] | np.ndarray[Any, Any]) -> None:
         """Takes the new addresses of one slot, one per tensor, as after a gradient was allocated anew."""
         column = self.rows[:, POINTERS + self.variant.slots.index(slot)]
         if not np.array_equal(column, addresses):
@@ -72,7 +72,7 @@ class Table:
             self._update_fast_numel()
             self.version += 1
 
-    def assign_hyper_rows(self, hyper_rows: Sequence[int]) -> None:
+    def assign_hyper_rows(self, hyper_rows: Sequence[int] | np.ndarray[Any, Any]) -> None:
         """Takes the index of the hyper row of each tensor."""
         column = self.rows[:, HYPER_ROW]
         if not np.array_equal(column, hyper_rows):

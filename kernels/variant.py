@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gpuopt.kernels import epilogue
+from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.formats import FORMATS, Format
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules import Rule
@@ -20,28 +22,44 @@ class Variant:
 
     Attributes:
         rule: The arithmetic.
-        formats: One per slot of ``("param", "grad", *rule.slots)``; None for an optional slot that is absent.
+        formats: One per slot of :func:`slots_of` the rule; None for an optional slot that is absent. Those of the
+            epilogue may be left out.
+        zero_grads: Whether gradients are set to zero once they have been read.
     """
 
     rule: Rule
     formats: tuple[Format | None, ...]
+    zero_grads: bool = False
 
     def __post_init__(self) -> None:
+        missing = len(self.slots) - len(self.formats)
+        if 0 < missing <= len(epilogue.SLOTS):
+            object.__setattr__(self, "formats", (*self.formats, *(None,) * missing))
         if len(self.formats) != len(self.slots):
             raise ValueError(f"{self.rule.name} has slots {self.slots}, but {len(self.formats)} formats were given")
         for slot, format in zip(self.slots, self.formats, strict=True):
-            if format is None and slot not in self.rule.optional:
+            if format is None and slot not in (*self.rule.optional, *epilogue.SLOTS):
                 raise ValueError(f"{self.rule.name} needs its slot {slot!r}")
 
     @cached_property
     def slots(self) -> tuple[str, ...]:
         """Names of all slots, in the order of ``formats``."""
-        return ("param", "grad", *self.rule.slots)
+        return slots_of(self.rule)
 
     @cached_property
     def state(self) -> tuple[str, ...]:
-        """Names of the state slots that are present."""
-        return tuple(slot for slot, format in zip(self.rule.slots, self.formats[2:], strict=True) if format is not None)
+        """Names of the rule's state slots that are present."""
+        return tuple(slot for slot in self.rule.slots if slot in self.present)
+
+    @cached_property
+    def present(self) -> tuple[str, ...]:
+        """Names of all slots that are present, in the order of ``formats``."""
+        return tuple(slot for slot, format in zip(self.slots, self.formats, strict=True) if format is not None)
+
+    @cached_property
+    def written(self) -> tuple[str, ...]:
+        """Names of the slots that a step writes."""
+        return tuple(slot for slot in self.present if slot != "grad" or self.zero_grads)
 
     @cached_property
     def compute(self) -> np.dtype[Any]:
@@ -51,14 +69,15 @@ class Variant:
 
     @cached_property
     def hyper_fields(self) -> tuple[str, ...]:
-        """Names of the scalars in one hyper row: the prologue's, then the rule's."""
-        return Prologue._fields + self.rule.hyper_fields
+        """Names of the scalars in one hyper row: the prologue's, the rule's, then the epilogue's."""
+        return Prologue._fields + self.rule.hyper_fields + Epilogue._fields
 
     @cached_property
     def bytes_per_element(self) -> int:
-        """Bytes that one step moves per element: every slot is read, and every slot but ``grad`` written."""
-        sizes = [format.itemsize for format in self.formats if format is not None]
-        return 2 * sum(sizes) - sizes[1]
+        """Bytes that one step moves per element: every slot but the copy is read, and those in ``written`` written."""
+        sizes = {slot: format.itemsize for slot, format in zip(self.slots, self.formats, strict=True) if format}
+        read = sum(size for slot, size in sizes.items() if slot != epilogue.COPY)
+        return read + sum(sizes[slot] for slot in self.written)
 
     def hyper_array(self, rows: Sequence[Sequence[float]]) -> np.ndarray[Any, Any]:
         """Hyper rows computed in float64, rounded once to the compute dtype, of shape (rows, fields).
@@ -80,4 +99,16 @@ class Variant:
         parts = [
             f"{slot}={format.name}" for slot, format in zip(self.slots, self.formats, strict=True) if format is not None
         ]
+        if self.zero_grads:
+            parts.append("zeroed")
         return f"{self.rule.name}({', '.join(parts)})"
+
+
+def slots_of(rule: Rule) -> tuple[str, ...]:
+    """Names of all slots of a rule, its optional ones and the epilogue's included."""
+    return ("param", "grad", *rule.slots, *epilogue.SLOTS)
+
+
+def hyper_row(prologue: Prologue, hyper: Sequence[float], epilogue: Epilogue = Epilogue()) -> tuple[float, ...]:  # noqa: B008 (immutable)
+    """One row of :attr:`Variant.hyper_fields`."""
+    return (*prologue, *hyper, *epilogue)

@@ -568,14 +568,21 @@ def test_sweeps_with_the_gpu_played_by_the_host(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(gpu_clock, "measure", measure)
     monkeypatch.setattr(gpu_sweeps, "FORM_SIZES", (1, 64))
     monkeypatch.setattr(gpu_sweeps, "TILE_SIZES", (5000,))
+    given: list[bytes] = []
+
+    def place_table(table: Any, hyper: Any, stream: int) -> None:
+        given.append(hyper.tobytes())
+
     for driver, name in ((cupy_driver, "run_plain"), (cupy_driver, "run_table"), (triton_driver, "run")):
         monkeypatch.setattr(driver, name, partial(note, name))
+    monkeypatch.setattr(cupy_driver, "place_table", place_table)
     tile, options = triton_driver.TILE, triton_driver.OPTIONS
 
     forms = gpu_sweeps.cupy_forms()
     assert [row["numel"] for row in forms] == [1, 64]
     assert forms[0]["gpu"] == {"plain": 2e-6, "table": 2e-6}
     assert [name for name, *_ in launched] == ["run_plain", "run_table"] * 2
+    assert len(given) == 2
     launched.clear()
     tiles = gpu_sweeps.triton_tiles()
     assert set(tiles[0]["host"]) == {"1024 x 4", "2048 x 8", "4096 x 16", "2048 x 4"}

@@ -3,7 +3,7 @@
 For every variant and architecture:
 
 - it compiles;
-- a full, aligned tile moves in 16-byte accesses alone, each slot once in and each written slot once out;
+- a full, aligned tile moves in 16-byte accesses alone, each slot but the copy once in, each written slot once out;
 - nothing spills, and registers stay few enough for the occupancy that `REGISTERS` implies;
 - arithmetic rounds as IEEE 754 does: no flush to zero, no approximate division or root, no product fused with a sum,
   float64 only where a slot is fp64, and every 16-bit store rounds to nearest even.
@@ -13,7 +13,7 @@ for the first rule in every set of formats, since disassembling takes longer tha
 local memory is not touched, and no addition or multiplication is merged into another instruction.
 
 The driver's `run` asks Triton for exactly the kernel that is examined here, and compiles one for a variant: neither
-hyper values nor the number, sizes or addresses of tensors compile it anew.
+hyper values nor signals nor the number, sizes or addresses of tensors compile it anew.
 """
 
 from __future__ import annotations
@@ -34,16 +34,19 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
 from gpuopt.kernels.drivers import triton as driver
+from gpuopt.kernels.epilogue import COPY
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
 
 THREADS = 32 * driver.OPTIONS["num_warps"]
 
 REGISTERS = {
-    "float32": (32, 56, 64, 72),
-    "float64": (48, 96, 120, 136),
+    "float32": (32, 56, 64, 72, 80, 96),
+    "float64": (48, 96, 120, 136, 144),
 }
-"""The most registers of a thread, by compute dtype and number of state slots: the most seen, in steps of 8."""
+"""The most registers of a thread, by compute dtype and number of slots beyond parameter and gradient: the most seen,
+in steps of 8."""
 
 TRITON_3_6 = triton.__version__.startswith("3.6.")
 
@@ -60,16 +63,24 @@ class Kernel:
         self.variant = variant
         self.cubin = (compiled := compile_triton(variant, arch)).cubin
         self.ptx = sass.ptx_opcodes(compiled.ptx)
+        self.sizes = {
+            slot: format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if format
+        }
 
     @property
     def loaded(self) -> list[int]:
-        """Item sizes of the slots that a step reads."""
-        return [format.itemsize for format in self.variant.formats if format is not None]
+        """Item sizes of the slots that a step reads: all but the copy."""
+        return [size for slot, size in self.sizes.items() if slot != COPY]
 
     @property
     def stored(self) -> list[int]:
-        """Item sizes of the slots that a step writes: all but the gradient."""
-        return self.loaded[:1] + self.loaded[2:]
+        """Item sizes of the slots that a step writes: all but the gradient, unless it is zeroed."""
+        return [self.sizes[slot] for slot in self.variant.written]
+
+    @property
+    def rounded(self) -> list[int]:
+        """Item sizes of the slots that results are rounded to: those written, without the zeros of a gradient."""
+        return [self.sizes[slot] for slot in self.variant.written if slot != "grad"]
 
 
 @pytest.fixture(scope="module", params=[(v, a) for v in VARIANTS for a in ARCHS], ids=lambda p: f"{p[1]}-{p[0]}")
@@ -91,7 +102,7 @@ def test_nothing_spills_and_registers_are_few(kernel: Kernel) -> None:
     used = sass.resources(kernel.cubin)
     assert used["STACK"] <= SPILLED
     assert used["LOCAL"] == 0
-    assert used["REG"] <= REGISTERS[kernel.variant.compute.name][len(kernel.variant.state)]
+    assert used["REG"] <= REGISTERS[kernel.variant.compute.name][len(kernel.sizes) - 2]
 
 
 def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
@@ -102,14 +113,14 @@ def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
 def test_16_bit_stores_round_to_nearest_even(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, sass.NARROWING) - sass.among(kernel.ptx, sass.NARROWING_TO_NEAREST)
     # One element a thread in the masked path, all of a tile in the other.
-    assert sass.narrowed(kernel.ptx) == kernel.stored.count(2) * (driver.TILE // THREADS + 1)
+    assert sass.narrowed(kernel.ptx) == kernel.rounded.count(2) * (driver.TILE // THREADS + 1)
 
 
 DISASSEMBLED = [
     variant
     for variant in VARIANTS
     if {format.name for format in variant.formats if format is not None} == {"fp32"}
-    or (variant.rule, variant.state) == (VARIANTS[0].rule, VARIANTS[0].state)
+    or (variant.rule, variant.present) == (VARIANTS[0].rule, VARIANTS[0].present)
 ]
 
 
@@ -171,17 +182,23 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
     monkeypatch.setattr(step_kernel, "device_caches", defaultdict(step_kernel.create_binder))
     monkeypatch.setattr(step_kernel, "run", compile_only)
     monkeypatch.setattr(triton.knobs.compilation, "listener", lambda **event: recorded.compiled.append(event))
-    monkeypatch.setattr(driver, "_on", lambda device, stream: nullcontext())
+    monkeypatch.setattr(driver, "on_stream", lambda device, stream: nullcontext())
     monkeypatch.setattr(driver, "_to_device", recorded.to_device)
     return recorded
 
 
-def run(variant: Variant, numels: list[int], hyper_rows: list[list[float]], misalignment: int = 0) -> None:
+def run(
+    variant: Variant,
+    numels: list[int],
+    hyper_rows: list[list[float]],
+    misalignment: int = 0,
+    signals: Signals = NO_SIGNALS,
+) -> None:
     """`run` on tensors that are nowhere: nothing is launched."""
     address = 1 << 40 | misalignment
     addresses = [[0 if format is None else address for format in variant.formats] for _ in numels]
     table = Table(variant, driver.TILE, numels, addresses, [i % len(hyper_rows) for i in range(len(numels))], 0)
-    driver.run(table, variant.hyper_array(hyper_rows))
+    driver.run(table, variant.hyper_array(hyper_rows), signals=signals)
 
 
 @pytest.mark.parametrize("variant", DISASSEMBLED, ids=str)
@@ -201,7 +218,9 @@ def test_only_a_new_variant_compiles(variant: Variant, launches: Launches) -> No
         run(variant, [5], [[value] * width])
     for rows in (1, 2, 3, 16):
         run(variant, [5] * 16, [[0.5] * width] * rows)
-    assert len(launches.kernels) == 5 * 4 * 2 + 5 + 4
+    for signals in (Signals(1 << 40, 1 << 40, 1 << 40), Signals(found_inf=8)):
+        run(variant, [5], [[0.5] * width], signals=signals)
+    assert len(launches.kernels) == 5 * 4 * 2 + 5 + 4 + 2
     assert len(launches.compiled) == 1
     run(VARIANTS[1], [5], [[0.5] * len(VARIANTS[1].hyper_fields)])
     assert len(launches.compiled) == 2

@@ -1,7 +1,7 @@
 """What holds for any list of tensors, whatever their number, sizes, alignment and hyper rows.
 
 - A table of many tensors gives the bits of its tensors one by one, and of any other tile.
-- Nothing is written outside the parameter and state elements of the table: not beside them, and not the gradients.
+- Nothing is written outside the written elements of the table: not beside them, and not the gradients.
 - Moving a slot or assigning other hyper rows gives what a new table would give.
 - Tiles cover every element of every tensor exactly once.
 """
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import host_cuda
 from kit.tensors import Tensors, assert_guarded, assert_same_bits, bits
-from kit.variants import hyper_rows
+from kit.variants import hyper_rows, with_epilogue
 
 from gpuopt.kernels.drivers import numba as numba_driver
 from gpuopt.kernels.drivers import numpy as numpy_driver
@@ -36,8 +36,9 @@ VARIANTS = [
     Variant(RULES["adam"], (*(FORMATS[name] for name in ("fp32", "bf16", "fp32", "bf16")), None)),
     Variant(RULES["rmsprop"], tuple(FORMATS[name] for name in ("fp16", "fp64", "fp32", "bf16", "fp64"))),
     Variant(RULES["sgd"], (FORMATS["bf16"], FORMATS["bf16"], None)),
+    with_epilogue(RULES["adagrad"], "fp32", "fp16", "fp32", "fp32", "bf16", zero_grads=False),
 ]
-"""Few, so that few are compiled: unlike formats, an absent slot, every number of slots."""
+"""Few, so that few are compiled: unlike formats, an absent slot, every number of slots, average and copy."""
 
 TILES = {"cuda table": [32], "cuda array": [32]}
 """Each tile is a compilation of its own in C++."""

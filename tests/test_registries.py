@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from gpuopt.kernels.formats import FORMATS
-from gpuopt.kernels.rules import RULES, Rule
+from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
 
 FP32, BF16, FP64 = FORMATS["fp32"], FORMATS["bf16"], FORMATS["fp64"]
@@ -21,7 +23,7 @@ FP32, BF16, FP64 = FORMATS["fp32"], FORMATS["bf16"], FORMATS["fp64"]
 def test_a_rule_has_one_to_three_slots(slots):
     adam = RULES["adam"]
     with pytest.raises(ValueError, match="x must have 1 to 3 state slots, but has"):
-        Rule("x", adam.hyper, slots, (), adam.numpy_form, adam.cuda_form, adam.triton_form)
+        replace(adam, name="x", required=slots, optional=())
 
 
 def test_a_variant_needs_required_slots():
@@ -36,9 +38,9 @@ def test_hyper_is_one_number_per_field_and_in_range():
     with pytest.raises(ValueError, match="a hyper row of adagrad is"):
         narrow.hyper_array([[1.0]])
     with pytest.raises(ValueError, match=r"eps must be within the range of float32, but is 1e\+39"):
-        narrow.hyper_array([[1, 0, 0, 0.1, 1e39]])
-    assert wide.hyper_array([[1, 0, 0, 0.1, 1e39]]).dtype == np.float64
-    assert np.isinf(narrow.hyper_array([[np.inf, 0, 0, 0.1, 0]])[0, 0])
+        narrow.hyper_array([[1, 0, 0, 0.1, 1e39, 0]])
+    assert wide.hyper_array([[1, 0, 0, 0.1, 1e39, 0]]).dtype == np.float64
+    assert np.isinf(narrow.hyper_array([[np.inf, 0, 0, 0.1, 0, 0]])[0, 0])
 
 
 @pytest.mark.parametrize(

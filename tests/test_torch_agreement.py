@@ -24,7 +24,7 @@ def adam_at(t, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, **_):
 
 
 def rmsprop_at(t, lr=1e-2, alpha=0.99, eps=1e-8, momentum=0.0, **_):
-    return rmsprop.hyper_at(lr, alpha, eps, momentum)
+    return rmsprop.hyper_at(t, lr, alpha, eps, momentum)
 
 
 def sgd_at(t, lr=1e-3, momentum=0.0, dampening=0.0, nesterov=False, **_):

@@ -5,8 +5,11 @@ The same text compiles for the host, which is how its bits are checked where the
 
 from __future__ import annotations
 
-from gpuopt.kernels import prologue
+from typing import NamedTuple
+
+from gpuopt.kernels import epilogue, prologue
 from gpuopt.kernels.cuda_math import ARITHMETIC
+from gpuopt.kernels.signals import Signals
 from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, HYPER_ROW, NUMEL, POINTERS
 from gpuopt.kernels.variant import Variant
 
@@ -74,11 +77,11 @@ def preamble(variant: Variant) -> str:
 def table_body(variant: Variant, tile: int) -> str:
     """Statements for thread ``i`` of a launch over a table.
 
-    Expects ``rows``, ``tile_tensor`` and ``hyper`` as the arrays of :class:`~gpuopt.kernels.table.Table`, and
-    ``tiles * tile / elements_per_thread`` threads.
+    Expects ``rows``, ``tile_tensor`` and ``hyper`` as the arrays of :class:`~gpuopt.kernels.table.Table`, ``signals``
+    as :class:`~gpuopt.kernels.signals.Signals`, and ``tiles * tile / elements_per_thread`` threads.
     """
     count = elements_per_thread(variant)
-    present = _present(variant)
+    slots = _slots(variant)
     width = POINTERS + len(variant.slots)
     lines = [
         f"typedef {compute_type(variant)} T;",
@@ -89,54 +92,103 @@ def table_body(variant: Variant, tile: int) -> str:
         f"const long long left = rows[row + {NUMEL}] - start;",
         f"const long long scalars = rows[row + {HYPER_ROW}] * {len(variant.hyper_fields)};",
     ]
-    lines += [f"const T {field} = hyper[scalars + {k}];" for k, field in enumerate(variant.hyper_fields)]
+    loss_scale, clip_factor, found_inf = (f"signals[{k}]" for k in range(len(Signals._fields)))
     lines += [
-        f"{stored}* const {name}_at = reinterpret_cast<{stored}*>(rows[row + {POINTERS + column}]) + start;"
-        for name, column, stored, _ in present
+        f"const T {'stored_' * (k == 0)}{field} = hyper[scalars + {k}];" for k, field in enumerate(variant.hyper_fields)
     ]
-    arguments = ", ".join(f"T {'' if name == 'g' else '&'}{name}" for name, *_ in present)
+    lines += [
+        "T loss_scale = T(1);",
+        f"if ({loss_scale}) widen(loss_scale, *reinterpret_cast<const float*>({loss_scale}));",
+        f"const T clip_factor = {clip_factor} ? *reinterpret_cast<const T*>({clip_factor}) : T(1);",
+        f"const T {variant.hyper_fields[0]} = stored_{variant.hyper_fields[0]} * clip_factor / loss_scale;",
+        "T found_inf = T(0);",
+        f"if ({found_inf}) widen(found_inf, *reinterpret_cast<const float*>({found_inf}));",
+        "if (!(found_inf != T(0))) {",
+    ]
+    lines += [
+        f"{slot.stored}* const {slot.name}_at = "
+        f"reinterpret_cast<{slot.stored}*>(rows[row + {POINTERS + slot.column}]) + start;"
+        for slot in slots
+    ]
+    taken = [slot for slot in slots if slot.name != epilogue.COPY]
+    arguments = ", ".join(f"T {'' if slot.name == 'g' else '&'}{slot.name}" for slot in taken)
     lines += [f"const auto step = [&]({arguments}) {{", _arithmetic(variant), "};"]
 
     lines += [f"if (start + {count} <= rows[row + {FAST_NUMEL}]) {{"]
-    for name, _, _, form in present:
-        lines += [f"T {name}[{count}];", f"load_whole<{form}>({name}, {name}_at);"]
-    elements = ", ".join(f"{name}[k]" for name, *_ in present)
+    for slot in taken:
+        lines += [f"T {slot.name}[{count}];", f"load_whole<{slot.form}>({slot.name}, {slot.name}_at);"]
+    elements = ", ".join(f"{slot.name}[k]" for slot in taken)
     lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) step({elements});"]
-    lines += [f"store_whole<{form}>({name}, {name}_at);" for name, _, _, form in present if name != "g"]
+    if variant.zero_grads:
+        lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) g[k] = T(0);"]
+    lines += [f"store_whole<{slot.form}>({slot.value}, {slot.name}_at);" for slot in slots if slot.written]
 
     lines += ["} else {", "#pragma unroll 1", f"for (int k = 0; k < {count} && k < left; ++k) {{"]
-    lines += [f"T {name}; widen({name}, {form}::load({name}_at[k]));" for name, _, _, form in present]
-    lines += [f"step({', '.join(name for name, *_ in present)});"]
-    lines += [f"{name}_at[k] = {form}::store({name});" for name, _, _, form in present if name != "g"]
-    lines += ["}", "}"]
+    lines += [f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.name}_at[k]));" for slot in taken]
+    lines += [f"step({', '.join(slot.name for slot in taken)});"]
+    lines += ["g = T(0);"] * variant.zero_grads
+    lines += [f"{slot.name}_at[k] = {slot.form}::store({slot.value});" for slot in slots if slot.written]
+    lines += ["}", "}", "}"]
     return "\n".join(lines)
 
 
 def array_body(variant: Variant) -> str:
     """Statements for one element of single arrays.
 
-    Expects each slot's stored element as ``<name>_stored`` and each hyper field by name.
+    Expects each slot's stored element as ``<name>_stored`` and each hyper field by name. It cannot write gradients.
     """
-    present = _present(variant)
+    slots = _slots(variant)
     lines = [f"typedef {compute_type(variant)} T;"]
     # The elements are references that may alias, so all loads come before the first store.
-    lines += [f"T {name}; widen({name}, {form}::load({name}_stored));" for name, _, _, form in present]
+    lines += [
+        f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.name}_stored));"
+        for slot in slots
+        if slot.name != epilogue.COPY
+    ]
     lines += [_arithmetic(variant)]
-    lines += [f"{name}_stored = {form}::store({name});" for name, _, _, form in present if name != "g"]
+    lines += [
+        f"{slot.name}_stored = {slot.form}::store({slot.value});" for slot in slots if slot.written and slot.name != "g"
+    ]
     return "\n".join(lines)
 
 
 def slot_names(variant: Variant) -> list[str]:
     """The names of the slots that are present, as the bodies know them."""
-    return [name for name, *_ in _present(variant)]
+    return [slot.name for slot in _slots(variant)]
 
 
-def _present(variant: Variant) -> list[tuple[str, int, str, str]]:
-    """Name, column, stored C++ type and format of each slot that is there."""
-    names = (*_LOCALS, *variant.rule.slots)
+class _Slot(NamedTuple):
+    """A slot that is present.
+
+    Attributes:
+        name: What the forms call it.
+        column: Of its address, after those of a row that are not addresses.
+        stored: C++ type of a stored element.
+        form: The C++ struct of its format.
+        value: The local that is stored in it.
+        written: Whether anything is.
+    """
+
+    name: str
+    column: int
+    stored: str
+    form: str
+    value: str
+    written: bool
+
+
+def _slots(variant: Variant) -> list[_Slot]:
+    names = dict(zip(variant.slots, (*_LOCALS, *variant.slots[2:]), strict=True))
     return [
-        (name, column, format.cuda_type, format.name)
-        for column, (name, format) in enumerate(zip(names, variant.formats, strict=True))
+        _Slot(
+            names[slot],
+            column,
+            format.cuda_type,
+            format.name,
+            "p" if slot == epilogue.COPY else names[slot],
+            slot in variant.written,
+        )
+        for column, (slot, format) in enumerate(zip(variant.slots, variant.formats, strict=True))
         if format is not None
     ]
 
@@ -144,8 +196,8 @@ def _present(variant: Variant) -> list[tuple[str, int, str, str]]:
 def _arithmetic(variant: Variant) -> str:
     """Prologue and rule, with a constant and a stand-in for each optional slot."""
     lines = []
-    for slot in variant.rule.optional:
-        lines.append(f"constexpr bool has_{slot} = {'true' if slot in variant.state else 'false'};")
-        if slot not in variant.state:
+    for slot in (*variant.rule.optional, epilogue.AVERAGE):
+        lines.append(f"constexpr bool has_{slot} = {'true' if slot in variant.present else 'false'};")
+        if slot not in variant.present:
             lines.append(f"T {slot} = T(0); (void){slot};")
-    return "\n".join(lines) + prologue.CUDA_FORM + variant.rule.cuda_form
+    return "\n".join(lines) + prologue.CUDA_FORM + variant.rule.cuda_form + epilogue.CUDA_FORM

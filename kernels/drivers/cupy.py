@@ -6,6 +6,7 @@ takes the plain form, one element a thread, which needs no table on the device.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, ExitStack
 from functools import cache
 from typing import Any
 
@@ -13,14 +14,19 @@ import cupy
 import numpy as np
 
 from gpuopt.kernels.drivers import cuda_source
-from gpuopt.kernels.drivers.device_table import DeviceTable
+from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
 from gpuopt.kernels.formats import Format
+from gpuopt.kernels.schedule import Schedule
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import FAST_NUMEL, HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 TILE = 4096
 DEVICE = "cuda"
+SCHEDULES = True
 OPTIONS = ("--fmad=false",)
+
+Array = np.ndarray[Any, Any]
 
 PLAIN_NUMEL = 1 << 20
 """Up to this many elements a single array takes the plain form."""
@@ -34,33 +40,69 @@ def unavailable() -> str | None:
         return f"CuPy sees no CUDA device ({error})"
 
 
-def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
-    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+def place(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> Placed | Array:
+    """By at most one small copy, see :class:`~gpuopt.kernels.drivers.driver.Driver`.
+
+    The plain form takes hyper rows as they are. What follows a schedule is Triton's kernel.
+    """
+    if isinstance(hyper, Schedule):
+        placed: Placed = _triton("a schedule").place(table, hyper, stream, signals)
+        return placed
+    if takes_plain_form(table) and signals == NO_SIGNALS:
+        return hyper
+    return place_table(table, hyper, stream, signals)
+
+
+def place_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> Placed:
+    """As :func:`place`, for the table form whatever the table."""
+    with _on(table.device, stream):
+        header = (np.array(signals, dtype=np.int64), hyper)
+        copy = DeviceTable.of(table, header, stream, cupy.asarray, _overwrite)
+        signal_words, scalars, rows = map(copy.part, range(3))
+        return Placed(rows, copy.tile_tensor, scalars.view(hyper.dtype), signal_words)
+
+
+def sum_squares(table: Table, placed: Placed | Array, stream: int = 0) -> Any:
+    """By Triton's kernel, as a tensor of PyTorch."""
+    assert isinstance(placed, Placed)
+    triton = _triton("the norm of gradients")
+    return triton.sum_squares(table, triton.Placed(*map(triton.as_tensor, placed[:4])), stream)
+
+
+def step(table: Table, placed: Placed | Array, stream: int = 0) -> None:
+    """See :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    if isinstance(placed, Placed) and placed.schedule:
+        _triton("a schedule").advance(table, placed, stream)
     if not table.tiles:
         return
-    with cupy.cuda.Device(table.device), cupy.cuda.Stream.from_external(_Handle(stream)):
-        if takes_plain_form(table):
-            run_plain(table, hyper)
+    with _on(table.device, stream):
+        if isinstance(placed, Placed):
+            run_table(table, placed)
         else:
-            run_table(table, hyper, stream)
+            run_plain(table, placed)
+
+
+def run(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
+    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    if table.tiles or isinstance(hyper, Schedule):
+        step(table, place(table, hyper, stream, signals), stream)
 
 
 def takes_plain_form(table: Table) -> bool:
-    """Whether ``table`` is one array that is small or misaligned."""
+    """Whether ``table`` is one array that is small or misaligned, whose gradient is only read."""
+    if len(table.rows) != 1 or table.variant.zero_grads:
+        return False
     numel, fast_numel = table.rows[0, [NUMEL, FAST_NUMEL]]
-    return len(table.rows) == 1 and (numel <= PLAIN_NUMEL or fast_numel < numel)
+    return bool(numel <= PLAIN_NUMEL or fast_numel < numel)
 
 
-def run_table(table: Table, hyper: np.ndarray[Any, Any], stream: int) -> None:
-    """One launch over all tensors of ``table``, on the current device and stream, whose handle is ``stream``."""
-    copy = DeviceTable.of(table, hyper, stream, cupy.asarray, _overwrite)
-    rows = copy.buffer[copy.hyper_words :]
-    scalars = copy.buffer[: copy.hyper_words].view(hyper.dtype)
+def run_table(table: Table, placed: Placed) -> None:
+    """One launch over all tensors of ``table``, on the current device and stream."""
     threads = table.tiles * (table.tile // cuda_source.elements_per_thread(table.variant))
-    table_kernel(table.variant, table.tile)(rows, copy.tile_tensor, scalars, size=threads)
+    table_kernel(table.variant, table.tile)(*map(cupy.asarray, placed[:4]), size=threads)
 
 
-def run_plain(table: Table, hyper: np.ndarray[Any, Any]) -> None:
+def run_plain(table: Table, hyper: Array) -> None:
     """One launch over the first array of ``table``, on the current device and stream."""
     variant, row = table.variant, table.rows[0]
     p, g, *state = (
@@ -75,7 +117,7 @@ def run_plain(table: Table, hyper: np.ndarray[Any, Any]) -> None:
 def table_kernel(variant: Variant, tile: int) -> cupy.ElementwiseKernel:
     """The kernel that walks a table."""
     return cupy.ElementwiseKernel(
-        f"raw int64 rows, raw int32 tile_tensor, raw {variant.compute.name} hyper",
+        f"raw int64 rows, raw int32 tile_tensor, raw {variant.compute.name} hyper, raw int64 signals",
         "",
         cuda_source.table_body(variant, tile),
         f"gpuopt_{variant.rule.name}_table",
@@ -99,6 +141,23 @@ def array_kernel(variant: Variant) -> cupy.ElementwiseKernel:
         preamble=cuda_source.preamble(variant),
         options=OPTIONS,
     )
+
+
+def _on(device: int | None, stream: int) -> AbstractContextManager[Any]:
+    """In this context CuPy's device and stream are those of a raw CUDA stream."""
+    context = ExitStack()
+    context.enter_context(cupy.cuda.Device(device))
+    context.enter_context(cupy.cuda.Stream.from_external(_Handle(stream)))
+    return context
+
+
+def _triton(what: str) -> Any:
+    """The Triton driver, for the small kernels that only it has."""
+    try:
+        from gpuopt.kernels.drivers import triton
+    except ImportError as error:
+        raise RuntimeError(f"{what} needs Triton, with the backend 'cupy' too, but {error}") from error
+    return triton
 
 
 class _Handle:

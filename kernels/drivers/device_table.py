@@ -1,39 +1,65 @@
-"""A table and its hyper rows in the memory of a GPU, kept up to date by one small copy a step."""
+"""A table, and what a step reads besides, in the memory of a GPU, kept up to date by one small copy a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from gpuopt.kernels.table import ALIGNMENT, Table
 
+Array = np.ndarray[Any, Any]
+
+_WORD = np.dtype(np.int64).itemsize
+
+
+class Placed(NamedTuple):
+    """What a step reads, on the device; as the drivers of GPUs share it.
+
+    Attributes:
+        rows: int64, those of the table.
+        tile_tensor: int32, the table's map from tile to tensor.
+        hyper: Hyper rows in the compute dtype.
+        signals: int64, :class:`~gpuopt.kernels.signals.Signals`.
+        schedule: What ``hyper`` is still to be computed from, as in :class:`~gpuopt.kernels.schedule.Schedule`;
+            empty when it is there.
+    """
+
+    rows: Any
+    tile_tensor: Any
+    hyper: Any
+    signals: Any
+    schedule: tuple[Any, ...] = ()
+
 
 class DeviceTable:
     """The copy of a table for one stream; each stream has its own, so that steps on two never race.
 
-    Hyper rows come first in the buffer: as long as no tensor moves, only they are copied.
+    What changes most comes first in the buffer: as long as no tensor moves, only the header is copied, and if that
+    has not changed either, nothing is.
 
     Attributes:
-        buffer: int64 array on the device: hyper rows, padded to ``ALIGNMENT``, then the rows of the table.
-        hyper_words: Length of the first part.
+        buffer: int64 array on the device: the parts of the header, each padded to ``ALIGNMENT``, then the rows.
+        offsets: Where each part of the header begins in ``buffer``, and then the rows.
         tile_tensor: The table's map from tile to tensor, on the device.
     """
 
     def __init__(
         self,
         table: Table,
-        hyper: np.ndarray[Any, Any],
-        to_device: Callable[[np.ndarray[Any, Any]], Any],
-        overwrite: Callable[[Any, np.ndarray[Any, Any]], None],
+        header: Sequence[Array],
+        to_device: Callable[[Array], Any],
+        overwrite: Callable[[Any, Array], None],
     ) -> None:
-        per_unit = ALIGNMENT // np.dtype(np.int64).itemsize
-        self.hyper_words = -(-hyper.nbytes // ALIGNMENT) * per_unit
-        self._hyper_shape = hyper.shape
-        self._host = np.zeros(self.hyper_words + table.rows.size, dtype=np.int64)
-        self._host_hyper = self._host.view(hyper.dtype)[: hyper.size]
-        self._version: int | None = None
+        per_unit = ALIGNMENT // _WORD
+        words = [-(-part.nbytes // ALIGNMENT) * per_unit for part in header]
+        self.offsets = tuple(np.cumsum([0, *words]).tolist())
+        self._layout = _layout(header)
+        self._host = np.zeros(self.offsets[-1] + table.rows.size, dtype=np.int64)
+        self._fill(table, header)
+        self._version = table.version
         self._overwrite = overwrite
         self.buffer = to_device(self._host)
         self.tile_tensor = to_device(table.tile_tensor)
@@ -42,33 +68,60 @@ class DeviceTable:
     def of(
         cls,
         table: Table,
-        hyper: np.ndarray[Any, Any],
+        header: Sequence[Array],
         stream: int,
-        to_device: Callable[[np.ndarray[Any, Any]], Any],
-        overwrite: Callable[[Any, np.ndarray[Any, Any]], None],
+        to_device: Callable[[Array], Any],
+        overwrite: Callable[[Any, Array], None],
     ) -> Self:
         """The up-to-date copy for ``stream``.
 
         Args:
             table: What to copy.
-            hyper: Hyper rows of this step.
+            header: What else the step reads: arrays of one shape and dtype each from step to step.
             stream: Handle of the stream that is current.
             to_device: Copies a host array to a new array on the device.
             overwrite: Copies a host array over the start of one on the device, on the current stream and without
                 waiting for it.
         """
-        copy = table.kept.get((cls, to_device, stream))
-        if copy is None or copy._hyper_shape != hyper.shape:
-            copy = cls(table, hyper, to_device, overwrite)
-            table.kept[cls, to_device, stream] = copy
-        copy._refresh(table, hyper)
-        return copy
+        kept = table.kept.get((cls, to_device, stream))
+        if kept is None or kept._layout != _layout(header):
+            kept = cls(table, header, to_device, overwrite)
+            table.kept[cls, to_device, stream] = kept
+        else:
+            kept._refresh(table, header)
+        return kept
 
-    def _refresh(self, table: Table, hyper: np.ndarray[Any, Any]) -> None:
-        self._host_hyper[:] = hyper.ravel()
-        changed = self.hyper_words
-        if self._version != table.version:
-            self._host[self.hyper_words :] = table.rows.ravel()
-            self._version = table.version
-            changed = len(self._host)
-        self._overwrite(self.buffer, self._host[:changed])
+    def part(self, index: int) -> Any:
+        """A part of the header as int64 words on the device; the last part is the rows."""
+        return self.buffer[self.offsets[index] :]
+
+    def twin(self, buffer: Any) -> Self:
+        """A copy of the same layout with memory of its own, for another to fill with :meth:`words`."""
+        twin = copy(self)
+        twin.buffer, twin._host = buffer, self._host.copy()
+        return twin
+
+    def words(self, table: Table, header: Sequence[Array]) -> Array:
+        """What the buffer is to hold."""
+        self._fill(table, header)
+        return self._host
+
+    def _refresh(self, table: Table, header: Sequence[Array]) -> None:
+        before = self._host[: self.offsets[-1]].copy()
+        moved = self._version != table.version
+        self._fill(table if moved else None, header)
+        self._version = table.version
+        if moved:
+            self._overwrite(self.buffer, self._host)
+        elif not np.array_equal(before, self._host[: self.offsets[-1]]):
+            self._overwrite(self.buffer, self._host[: self.offsets[-1]])
+
+    def _fill(self, table: Table | None, header: Sequence[Array]) -> None:
+        for offset, part in zip(self.offsets, header, strict=False):
+            self._host[offset:].view(part.dtype)[: part.size] = part.ravel()
+        if table is not None:
+            self._host[self.offsets[-1] :] = table.rows.ravel()
+
+
+def _layout(header: Sequence[Array]) -> list[tuple[Any, ...]]:
+    return [(part.shape, part.dtype) for part in header]

@@ -6,6 +6,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from gpuopt.kernels.schedule import Schedule
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import Table
 
 
@@ -22,14 +24,32 @@ class Driver(Protocol):
     DEVICE: str
     """The memory that it runs on: ``"cpu"`` or ``"cuda"``."""
 
+    SCHEDULES: bool
+    """Whether hyper may be a schedule, which the device follows."""
+
     def unavailable(self) -> str | None:
         """Why it cannot run here although its packages are installed, as a clause; None when it can."""
 
-    def run(self, table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
-        """One step over ``table``.
+    def place(
+        self, table: Table, hyper: np.ndarray[Any, Any] | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS
+    ) -> Any:
+        """Brings what a step over ``table`` reads to where the driver reads it, for the two methods below.
 
         Args:
             table: The tensors, with the variant to run.
-            hyper: One row per distinct step, from :meth:`Variant.hyper_array`.
+            hyper: One row per distinct step, from :meth:`Variant.hyper_array`; or what the device computes one row
+                per tensor from.
             stream: Handle of the CUDA stream to launch on; 0 is the default stream. Ignored for host memory.
+            signals: Scalars that earlier work on ``stream`` leaves for this step.
         """
+
+    def sum_squares(self, table: Table, placed: Any, stream: int = 0) -> Any:
+        """Sums of squares of the gradients, float64 in the driver's memory: their sum is that of all squares."""
+
+    def step(self, table: Table, placed: Any, stream: int = 0) -> None:
+        """One step over ``table``: one launch, after a small one that follows the schedule if there is one."""
+
+    def run(
+        self, table: Table, hyper: np.ndarray[Any, Any] | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS
+    ) -> None:
+        """:meth:`place` and :meth:`step`."""

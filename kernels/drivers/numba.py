@@ -10,7 +10,8 @@ import os
 import stat
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -23,14 +24,19 @@ from numba.core import types
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from gpuopt.kernels import prologue
+from gpuopt.kernels import epilogue, prologue
+from gpuopt.kernels.epilogue import Epilogue
+from gpuopt.kernels.formats import Format
 from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.rules.rule import MOST_SLOTS
 from gpuopt.kernels.select import select
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import FIRST_TILE, HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 TILE = 1 << 15
 DEVICE = "cpu"
+SCHEDULES = False
 
 _ONE_AT_A_TIME = Lock()
 """Numba's workqueue threads, its last resort, abort the process when two threads call them at once."""
@@ -44,15 +50,48 @@ def unavailable() -> str | None:
     return None
 
 
-def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
+def place(
+    table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS
+) -> tuple[np.ndarray[Any, Any], Signals]:
+    """Hyper and signals as they are: in host memory they can be read."""
+    return hyper, signals
+
+
+def sum_squares(table: Table, placed: Any, stream: int = 0) -> np.ndarray[Any, Any]:
+    """One sum per tile."""
+    grad = table.variant.formats[1]
+    assert grad is not None
+    sums = np.empty(table.tiles, dtype=np.float64)
+    with threads_for(table):
+        compiled_sum_squares(grad)(table.rows, table.tile_tensor, sums, table.tile)
+    return sums
+
+
+def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    step(table, place(table, hyper, stream, signals), stream)
+
+
+def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int = 0) -> None:
+    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    hyper, signals = placed
+    if signals.skip():
+        return
+    hyper = signals.scaled(hyper)
     neutral = bool((hyper[:, : len(Prologue._fields)] == Prologue()).all())
-    step = compiled(table.variant, neutral)
+    compiled_step = compiled(table.variant, neutral)
+    with threads_for(table):
+        compiled_step(table.rows, table.tile_tensor, hyper, table.tile)
+
+
+@contextmanager
+def threads_for(table: Table) -> Iterator[None]:
+    """In this context compiled code runs on as many threads as ``table`` is worth, and no other thread runs any."""
     most = numba.get_num_threads()
     numba.set_num_threads(max(1, min(most, table.numel // NUMEL_PER_THREAD)))
     try:
         with _ONE_AT_A_TIME:
-            step(table.rows, table.tile_tensor, hyper, table.tile)
+            yield
     finally:
         numba.set_num_threads(most)
 
@@ -68,24 +107,83 @@ def compiled(variant: Variant, neutral: bool) -> Callable[..., None]:
     return dispatcher
 
 
+@cache
+def compiled_sum_squares(grad: Format) -> Callable[..., None]:
+    """``sum_squares(rows, tile_tensor, sums, tile)`` for gradients of one format, as :func:`compiled`."""
+    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(_sum_squares(grad))
+    _cache_on_disk(dispatcher)
+    return dispatcher
+
+
+def _sum_squares(grad: Format) -> Callable[..., None]:
+    """The loop over tiles; what varies is a free variable as in :func:`_step`."""
+    g_type = grad.storage.type
+    g_load = register_jitable(grad.compiled_load)
+    fingerprint = _fingerprint()
+
+    def sum_squares(rows, tile_tensor, sums, tile):
+        fingerprint  # noqa: B018 (part of the binary's name in the cache)
+        for index in numba.prange(tile_tensor.size):
+            row = rows[tile_tensor[index]]
+            start = (index - row[FIRST_TILE]) * tile
+            size = min(tile, row[NUMEL] - start)
+            g_at = _slot(row, 1, start, g_type)
+            # Eight sums that do not wait for each other, which SIMD adds in this order everywhere.
+            a, b, c, d, e, f, g, h = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            whole = size - size % 8
+            for i in range(0, whole, 8):
+                a += _square(g_at, i, g_load)
+                b += _square(g_at, i + 1, g_load)
+                c += _square(g_at, i + 2, g_load)
+                d += _square(g_at, i + 3, g_load)
+                e += _square(g_at, i + 4, g_load)
+                f += _square(g_at, i + 5, g_load)
+                g += _square(g_at, i + 6, g_load)
+                h += _square(g_at, i + 7, g_load)
+            for i in range(whole, size):
+                a += _square(g_at, i, g_load)
+            sums[index] = ((a + b) + (c + d)) + ((e + f) + (g + h))
+
+    return sum_squares
+
+
+@register_jitable
+def _square(slot, i, load):
+    value = np.float64(load(slot[i]))
+    return value * value
+
+
 def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     """The loop over tiles of one variant.
 
     Everything that varies is a free variable that pickles by name, because Numba finds a cached binary by them:
     a compiled function among them would differ in each process, and a global one would go unnoticed.
     """
-    formats = (*variant.formats, None, None, None)[:5]
-    p_type, g_type, a_type, b_type, c_type = [format and format.storage.type for format in formats]
-    p_load, g_load, a_load, b_load, c_load = [format and register_jitable(format.compiled_load) for format in formats]
-    p_store, _, a_store, b_store, c_store = [format and register_jitable(format.compiled_store) for format in formats]
-    (a_slot, a_get, a_set), (b_slot, b_get, b_set), (c_slot, c_get, c_set) = [
-        (_slot, _get, _set) if format else (_nothing, _nothing, _nothing) for format in formats[2:]
+    count = len(variant.slots)
+    formats = (*variant.formats[:-2], *(None,) * (2 + MOST_SLOTS + 2 - count), *variant.formats[-2:])
+    p_type, g_type, a_type, b_type, c_type, e_type, k_type = [format and format.storage.type for format in formats]
+    p_load, g_load, a_load, b_load, c_load, e_load, _ = [
+        format and register_jitable(format.compiled_load) for format in formats
     ]
+    p_store, g_store, a_store, b_store, c_store, e_store, k_store = [
+        format and register_jitable(format.compiled_store) for format in formats
+    ]
+    (
+        (a_slot, a_get, a_set),
+        (b_slot, b_get, b_set),
+        (c_slot, c_get, c_set),
+        (e_slot, e_get, e_set),
+        (k_slot, _, k_set),
+    ) = [(_slot, _get, _set) if format else (_nothing, _nothing, _nothing) for format in formats[2:]]
+    g_set = _set if variant.zero_grads else _nothing
+    e_column, k_column = count - 2, count - 1
     prologue_form = _leave if neutral else register_jitable(prologue.numpy_form)
     rule = register_jitable(variant.rule.numpy_form)
+    epilogue_form = register_jitable(epilogue.numpy_form) if formats[-2] else _nothing_to_average
     call = _CALLS[len(variant.rule.slots)]
-    before, fields = len(Prologue._fields), len(variant.rule.hyper_fields)
+    before, fields, after = len(Prologue._fields), len(variant.rule.hyper_fields), len(Epilogue._fields)
     compute = variant.compute.type
+    zero = compute(0)
     fingerprint = _fingerprint()
 
     def step(rows, tile_tensor, hyper, tile):
@@ -96,24 +194,32 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
             size = min(tile, row[NUMEL] - start)
             scalars = hyper[row[HYPER_ROW]]
             prologue_hyper = to_fixed_tuple(scalars[:before], before)
-            rule_hyper = to_fixed_tuple(scalars[before:], fields)
+            rule_hyper = to_fixed_tuple(scalars[before : before + fields], fields)
+            epilogue_hyper = to_fixed_tuple(scalars[before + fields :], after)
             p_at = _slot(row, 0, start, p_type)
             g_at = _slot(row, 1, start, g_type)
             a_at = a_slot(row, 2, start, a_type)
             b_at = b_slot(row, 3, start, b_type)
             c_at = c_slot(row, 4, start, c_type)
+            e_at = e_slot(row, e_column, start, e_type)
+            k_at = k_slot(row, k_column, start, k_type)
             for i in range(size):
                 p = _get(p_at, i, p_load, compute)
                 g = _get(g_at, i, g_load, compute)
                 a = a_get(a_at, i, a_load, compute)
                 b = b_get(b_at, i, b_load, compute)
                 c = c_get(c_at, i, c_load, compute)
+                e = e_get(e_at, i, e_load, compute)
                 p, g = prologue_form(p, g, prologue_hyper)
                 p, a, b, c = call(rule, p, g, rule_hyper, a, b, c)
+                e = epilogue_form(p, e, epilogue_hyper)
                 _set(p_at, i, p_store, p)
+                g_set(g_at, i, g_store, zero)
                 a_set(a_at, i, a_store, a)
                 b_set(b_at, i, b_store, b)
                 c_set(c_at, i, c_store, c)
+                e_set(e_at, i, e_store, e)
+                k_set(k_at, i, k_store, p)
 
     return step
 
@@ -153,6 +259,11 @@ def _nothing(slot, i, function, value):
 def _leave(p, g, hyper):
     """In place of the prologue where it changes nothing."""
     return p, g
+
+
+@register_jitable
+def _nothing_to_average(p, average, epilogue):
+    """In place of the epilogue where there is no average."""
 
 
 @register_jitable

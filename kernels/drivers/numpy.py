@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from gpuopt.kernels import prologue
+from gpuopt.kernels import epilogue, prologue
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
@@ -16,6 +17,7 @@ TILE = 3 << 14
 """The slots of a block and its temporaries about fill a second-level cache; larger temporaries would be mapped anew."""
 
 DEVICE = "cpu"
+SCHEDULES = False
 
 
 def unavailable() -> str | None:
@@ -23,17 +25,46 @@ def unavailable() -> str | None:
     return None
 
 
-def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
+def place(
+    table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS
+) -> tuple[np.ndarray[Any, Any], Signals]:
+    """Hyper and signals as they are: in host memory they can be read."""
+    return hyper, signals
+
+
+def sum_squares(table: Table, placed: Any, stream: int = 0) -> np.ndarray[Any, Any]:
+    """One sum per block of each tensor."""
+    grad = table.variant.formats[1]
+    assert grad is not None
+    sums = []
+    with np.errstate(all="ignore"):
+        for _, stored, *_ in _slots(table):
+            assert stored is not None
+            for start in range(0, stored.size, table.tile):
+                wide = grad.load(stored[start : start + table.tile]).astype(np.float64)
+                sums.append(np.square(wide, out=wide).sum())
+    return np.array(sums, dtype=np.float64)
+
+
+def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    step(table, place(table, hyper, stream, signals), stream)
+
+
+def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int = 0) -> None:
+    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    hyper, signals = placed
+    if signals.skip():
+        return
     variant = table.variant
-    before = len(Prologue._fields)
+    hyper = signals.scaled(hyper)
     with np.errstate(all="ignore"):
         for row, slots in zip(table.rows, _slots(table), strict=True):
             scalars = tuple(hyper[row[HYPER_ROW]])
             for start in range(0, int(row[NUMEL]), table.tile):
                 block = slice(start, start + table.tile)
                 blocks = [None if slot is None else slot[block] for slot in slots]
-                _step(variant, blocks, scalars[:before], scalars[before:])
+                _step(variant, blocks, scalars)
 
 
 def _slots(table: Table) -> list[list[np.ndarray[Any, Any] | None]]:
@@ -73,17 +104,20 @@ def _memory(address: int, numel: int, format: Format) -> np.ndarray[Any, Any]:
 def _step(
     variant: Variant,
     stored: list[np.ndarray[Any, Any] | None],
-    prologue_hyper: tuple[Any, ...],
-    rule_hyper: tuple[Any, ...],
+    scalars: tuple[Any, ...],
 ) -> None:
     """One step over one block of every slot."""
-    p, g, *state = (
+    before = len(Prologue._fields)
+    after = before + len(variant.rule.hyper_fields)
+    p, g, *state, average, _ = (
         None if block is None or format is None else format.load(block).astype(variant.compute, copy=False)
         for block, format in zip(stored, variant.formats, strict=True)
     )
-    p, g = prologue.numpy_form(p, g, prologue_hyper)
-    p, *state = variant.rule.numpy_form(p, g, rule_hyper, *state)
-    written = zip((stored[0], *stored[2:]), (variant.formats[0], *variant.formats[2:]), (p, *state), strict=True)
-    for block, format, value in written:
-        if block is not None and format is not None and value is not block:
+    p, g = prologue.numpy_form(p, g, scalars[:before])
+    p, *state = variant.rule.numpy_form(p, g, scalars[before:after], *state)
+    average = epilogue.numpy_form(p, average, scalars[after:])
+    for block, format, value in zip(stored, variant.formats, (p, None, *state, average, p), strict=True):
+        if block is not None and format is not None and value is not None and value is not block:
             block[:] = format.store(value)
+    if variant.zero_grads and stored[1] is not None:
+        stored[1][:] = 0

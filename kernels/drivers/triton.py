@@ -7,8 +7,8 @@ round to nearest and no products are fused into sums, so that the bits are the o
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -17,11 +17,15 @@ import torch
 import triton
 import triton.language as tl
 
-from gpuopt.kernels import prologue
-from gpuopt.kernels.drivers.device_table import DeviceTable
+from gpuopt.kernels import epilogue, prologue
+from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
+from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.rules.rule import MOST_SLOTS
+from gpuopt.kernels.schedule import Schedule
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, HYPER_ROW, NUMEL, POINTERS, Table
-from gpuopt.kernels.triton_math import div_rn, sqrt_rn
+from gpuopt.kernels.triton_math import div_rn, power_rn, sqrt_rn
 from gpuopt.kernels.variant import Variant
 
 TILE = 1024
@@ -33,17 +37,22 @@ INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 """Whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` at import), on host memory."""
 
 DEVICE = "cpu" if INTERPRETED.value else "cuda"
+SCHEDULES = True
 
-_TAIL = tl.constexpr(32 * OPTIONS["num_warps"])
+TAIL = tl.constexpr(32 * OPTIONS["num_warps"])
 """Elements that a program takes at a time where it needs a mask: one a thread."""
 
-_ALIGNMENT = tl.constexpr(ALIGNMENT)
+ALIGNED = tl.constexpr(ALIGNMENT)
 _NUMEL = tl.constexpr(NUMEL)
 _FAST_NUMEL = tl.constexpr(FAST_NUMEL)
 _FIRST_TILE = tl.constexpr(FIRST_TILE)
 _HYPER_ROW = tl.constexpr(HYPER_ROW)
 _POINTERS = tl.constexpr(POINTERS)
 _PROLOGUE_FIELDS = tl.constexpr(len(Prologue._fields))
+_EPILOGUE_FIELDS = tl.constexpr(len(Epilogue._fields))
+LOSS_SCALE, CLIP_FACTOR, FOUND_INF = map(tl.constexpr, range(len(Signals._fields)))
+
+Array = np.ndarray[Any, Any]
 
 
 def unavailable() -> str | None:
@@ -53,28 +62,81 @@ def unavailable() -> str | None:
     return "PyTorch sees no CUDA device"
 
 
-def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0) -> None:
-    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
-    if not table.tiles:
+def place(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> Placed:
+    """By at most one small copy, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    words = np.array(signals, dtype=np.int64)
+    with on_stream(table.device, stream):
+        if isinstance(hyper, Schedule):
+            header = (words, hyper.counts, hyper.groups, hyper.settings, hyper.sources)
+            (signal_words, counts, groups, settings, sources), rows, tile_tensor = _upload(
+                table, header, stream, hyper.replayed
+            )
+            fields = len(table.variant.hyper_fields)
+            scalars = torch.empty(len(table.rows), fields, dtype=_torch_dtype(table.variant.compute), device=DEVICE)
+            return Placed(
+                rows, tile_tensor, scalars, signal_words, (counts, groups, settings.view(torch.float64), sources)
+            )
+        (signal_words, scalars), rows, tile_tensor = _upload(table, (words, hyper), stream)
+        return Placed(rows, tile_tensor, scalars.view(_torch_dtype(hyper.dtype)), signal_words)
+
+
+def sum_squares(table: Table, placed: Placed, stream: int = 0) -> Any:
+    """See :mod:`~gpuopt.kernels.drivers.triton_norm`."""
+    from gpuopt.kernels.drivers import triton_norm
+
+    with on_stream(table.device, stream):
+        return triton_norm.sum_squares(table, placed)
+
+
+def advance(table: Table, placed: Placed, stream: int = 0) -> None:
+    """See :mod:`~gpuopt.kernels.drivers.triton_schedule`."""
+    from gpuopt.kernels.drivers import triton_schedule
+
+    with on_stream(table.device, stream):
+        triton_schedule.advance(table, placed)
+
+
+def step(table: Table, placed: Placed, stream: int = 0) -> None:
+    """See :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    if not table.tiles and not placed.schedule:
         return
-    with nullcontext() if INTERPRETED.value else _on(table.device, stream):
-        rows, tile_tensor, scalars = _upload(table, hyper, stream)
-        step_kernel[(table.tiles,)](rows, tile_tensor, scalars, **constants(table.variant, table.tile), **OPTIONS)
+    with on_stream(table.device, stream):
+        if placed.schedule:
+            advance(table, placed, stream)
+        if table.tiles:
+            step_kernel[(table.tiles,)](
+                placed.rows,
+                placed.tile_tensor,
+                placed.hyper,
+                placed.signals,
+                **constants(table.variant, table.tile),
+                **OPTIONS,
+            )
+
+
+def run(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
+    """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    step(table, place(table, hyper, stream, signals), stream)
 
 
 @cache
 def constants(variant: Variant, tile: int = TILE) -> dict[str, Any]:
     """The compile-time arguments of :func:`step_kernel` for one variant."""
     dtypes = [None if format is None else getattr(tl, format.dtype) for format in variant.formats]
-    p, g, a, b, c = (*dtypes, None, None, None)[:5]
+    *state, average, copy = dtypes[2:]
+    p, g, a, b, c = (*dtypes[:2], *state, *(None,) * MOST_SLOTS)[: 2 + MOST_SLOTS]
     return {
-        "PROLOGUE": _jit(prologue.triton_form),
-        "RULE": _jit(variant.rule.triton_form),
+        "PROLOGUE": jit(prologue.triton_form),
+        "RULE": jit(variant.rule.triton_form),
+        "EPILOGUE": jit(epilogue.triton_form),
         "P": p,
         "G": g,
         "A": a,
         "B": b,
         "C": c,
+        "AVERAGE": average,
+        "COPY": copy,
+        "ZERO_GRADS": variant.zero_grads,
         "COMPUTE": getattr(tl, variant.compute.name),
         "SLOTS": len(variant.rule.slots),
         "FIELDS": len(variant.rule.hyper_fields),
@@ -83,30 +145,69 @@ def constants(variant: Variant, tile: int = TILE) -> dict[str, Any]:
 
 
 @cache
-def _jit(form: Callable[..., Any]) -> Any:
+def jit(form: Callable[..., Any]) -> Any:
     """A form as a Triton function. Its module gets Triton's names here, so that it imports without Triton."""
-    form.__globals__.update(tl=tl, div_rn=div_rn, sqrt_rn=sqrt_rn)
+    form.__globals__.update(tl=tl, div_rn=div_rn, power_rn=power_rn, sqrt_rn=sqrt_rn)
     return triton.jit(form)
 
 
-def _on(device: int | None, stream: int) -> Any:
-    """PyTorch's current device and stream, which Triton launches on, for a raw CUDA stream."""
+def on_stream(device: int | None, stream: int) -> AbstractContextManager[Any]:
+    """In this context PyTorch's device and stream, which Triton launches on, are those of a raw CUDA stream."""
+    if INTERPRETED.value:
+        return nullcontext()
+    if device == torch.cuda.current_device() and stream == torch.cuda.current_stream(device).cuda_stream:
+        return nullcontext()
     if stream == 0:
         return torch.cuda.stream(torch.cuda.default_stream(device))
     return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device))
 
 
-def _upload(table: Table, hyper: np.ndarray[Any, Any], stream: int) -> tuple[Any, Any, Any]:
-    """Rows, tile map and hyper rows where the kernel can read them."""
-    if INTERPRETED.value:
-        return torch.from_numpy(table.rows), torch.from_numpy(table.tile_tensor), torch.from_numpy(hyper)
-    copy = DeviceTable.of(table, hyper, stream, _to_device, _overwrite)
-    scalars = copy.buffer[: copy.hyper_words].view(getattr(torch, hyper.dtype.name))
-    return copy.buffer[copy.hyper_words :], copy.tile_tensor, scalars
+def _upload(table: Table, header: Sequence[Array], stream: int, replayed: bool = False) -> tuple[list[Any], Any, Any]:
+    """The parts of a header as int64 words, the rows and the tile map, all where a kernel can read them."""
+    if INTERPRETED.value or not torch.cuda.is_current_stream_capturing():
+        copy = DeviceTable.of(table, header, stream, _to_device, _overwrite)
+        if replayed and not INTERPRETED.value:
+            table.kept.setdefault(_Spare, _Spare(copy))
+    else:
+        spare = table.kept.pop(_Spare, None)
+        if spare is None:
+            raise RuntimeError(
+                "a CUDA graph can capture a step only after one outside of a graph, and again after another"
+            )
+        copy = spare.capture(table, header)
+        table.kept.setdefault("captured", []).append(spare)
+    *parts, rows = map(copy.part, range(len(header) + 1))
+    return parts, rows, copy.tile_tensor
+
+
+class _Spare:
+    """Memory for the copy of a table that a CUDA graph makes, got beforehand: a capture must not ask for any.
+
+    A replay copies again from the same pinned memory, so that is never written afterwards.
+    """
+
+    def __init__(self, copy: DeviceTable) -> None:
+        self._copy = copy.twin(torch.empty_like(copy.buffer))
+        self._pinned = torch.empty(copy.buffer.shape, dtype=copy.buffer.dtype, pin_memory=True)
+
+    def capture(self, table: Table, header: Sequence[Array]) -> DeviceTable:
+        """The copy, made on the stream that is being captured."""
+        self._pinned.numpy()[:] = self._copy.words(table, header)
+        self._copy.buffer.copy_(self._pinned, non_blocking=True)
+        return self._copy
+
+
+def as_tensor(array: Any) -> Any:
+    """An array of another library on this device, not copied."""
+    return torch.as_tensor(array, device=DEVICE)
+
+
+def _torch_dtype(dtype: np.dtype[Any]) -> Any:
+    return getattr(torch, dtype.name)
 
 
 def _to_device(array: np.ndarray[Any, Any]) -> Any:
-    return torch.from_numpy(array).to("cuda")
+    return torch.from_numpy(array).to(DEVICE, copy=True)
 
 
 def _overwrite(buffer: Any, array: np.ndarray[Any, Any]) -> None:
@@ -118,18 +219,23 @@ def _overwrite(buffer: Any, array: np.ndarray[Any, Any]) -> None:
 # are lost. An absent slot is None throughout, and what is never reached for it is not compiled.
 
 
-@triton.jit(do_not_specialize_on_alignment=["rows", "tile_tensor", "hyper"])
+@triton.jit(do_not_specialize_on_alignment=["rows", "tile_tensor", "hyper", "signals"])
 def step_kernel(
     rows,
     tile_tensor,
     hyper,
+    signals,
     PROLOGUE: tl.constexpr,
     RULE: tl.constexpr,
+    EPILOGUE: tl.constexpr,
     P: tl.constexpr,
     G: tl.constexpr,
     A: tl.constexpr,
     B: tl.constexpr,
     C: tl.constexpr,
+    AVERAGE: tl.constexpr,
+    COPY: tl.constexpr,
+    ZERO_GRADS: tl.constexpr,
     COMPUTE: tl.constexpr,
     SLOTS: tl.constexpr,
     FIELDS: tl.constexpr,
@@ -137,22 +243,60 @@ def step_kernel(
 ):
     """One step of one tile.
 
-    ``rows`` int64 (tensors, _POINTERS + 2 + SLOTS), ``tile_tensor`` int32 (tiles,) and ``hyper`` COMPUTE (rows,
-    prologue and rule fields) as in :class:`~gpuopt.kernels.table.Table`. P, G and A to C are the dtypes of
-    parameter, gradient and state slots, None where absent; SLOTS counts the state slots of the rule.
+    ``rows`` int64 (tensors, _POINTERS + 4 + SLOTS), ``tile_tensor`` int32 (tiles,) and ``hyper`` COMPUTE (rows,
+    prologue, rule and epilogue fields) as in :class:`~gpuopt.kernels.table.Table`, ``signals`` int64 as in
+    :class:`~gpuopt.kernels.signals.Signals`. P, G, A to C, AVERAGE and COPY are the dtypes of parameter, gradient,
+    state and epilogue slots, None where absent; SLOTS counts the state slots of the rule.
     """
-    tile = tl.program_id(0)
-    row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 2 + SLOTS)
-    start = (tile - tl.load(row + _FIRST_TILE)) * TILE
-    start = tl.multiple_of(start, TILE)
-    fields: tl.constexpr = _PROLOGUE_FIELDS + FIELDS
-    scalars = hyper + tl.load(row + _HYPER_ROW) * fields
-    if start + TILE <= tl.load(row + _FAST_NUMEL):
-        update(row, start, None, scalars, PROLOGUE, RULE, P, G, A, B, C, COMPUTE, SLOTS, FIELDS, TILE, _ALIGNMENT)
-    else:
-        end = min(tl.load(row + _NUMEL), start + TILE)
-        for at in range(start, end, _TAIL):
-            update(row, at, end - at, scalars, PROLOGUE, RULE, P, G, A, B, C, COMPUTE, SLOTS, FIELDS, _TAIL, 1)
+    if signal(signals, FOUND_INF, tl.float32, 0.0) == 0:
+        clip_factor = signal(signals, CLIP_FACTOR, COMPUTE, 1.0)
+        loss_scale = signal(signals, LOSS_SCALE, tl.float32, 1.0).to(COMPUTE)
+        tile = tl.program_id(0)
+        row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
+        start = (tile - tl.load(row + _FIRST_TILE)) * TILE
+        start = tl.multiple_of(start, TILE)
+        fields: tl.constexpr = _PROLOGUE_FIELDS + FIELDS + _EPILOGUE_FIELDS
+        scalars = hyper + tl.load(row + _HYPER_ROW) * fields
+        grad_scale = div_rn(tl.load(scalars) * clip_factor, loss_scale)
+        prologue = (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1)
+        if start + TILE <= tl.load(row + _FAST_NUMEL):
+            # fmt: off
+            update(row, start, None, scalars, prologue, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE, COPY,
+                   ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED)
+        else:
+            end = min(tl.load(row + _NUMEL), start + TILE)
+            for at in range(start, end, TAIL):
+                update(
+                    row,
+                    at,
+                    end - at,
+                    scalars,
+                    prologue,
+                    PROLOGUE,
+                    RULE,
+                    EPILOGUE,
+                    P,
+                    G,
+                    A,
+                    B,
+                    C,
+                    AVERAGE,
+                    COPY,
+                    ZERO_GRADS,
+                    COMPUTE,
+                    SLOTS,
+                    FIELDS,
+                    TAIL,
+                    1,
+                )
+            # fmt: on
+
+
+@triton.jit
+def signal(signals, SIGNAL: tl.constexpr, DTYPE: tl.constexpr, default):
+    """The scalar at the address of one signal, ``default`` where none is given."""
+    address = tl.load(signals + SIGNAL)
+    return tl.load(address.to(tl.pointer_type(DTYPE)), mask=address != 0, other=default)
 
 
 @triton.jit
@@ -161,13 +305,18 @@ def update(
     start,
     size,
     scalars,
+    prologue,
     PROLOGUE: tl.constexpr,
     RULE: tl.constexpr,
+    EPILOGUE: tl.constexpr,
     P: tl.constexpr,
     G: tl.constexpr,
     A: tl.constexpr,
     B: tl.constexpr,
     C: tl.constexpr,
+    AVERAGE: tl.constexpr,
+    COPY: tl.constexpr,
+    ZERO_GRADS: tl.constexpr,
     COMPUTE: tl.constexpr,
     SLOTS: tl.constexpr,
     FIELDS: tl.constexpr,
@@ -194,7 +343,7 @@ def update(
         c_at = slot(row, 4, C, start, ALIGNED) + lane
         c = widen(tl.load(c_at, mask=mask), COMPUTE)
 
-    p, g = PROLOGUE(p, g, scalar_tuple(scalars, _PROLOGUE_FIELDS))
+    p, g = PROLOGUE(p, g, prologue)
     hyper = scalar_tuple(scalars + _PROLOGUE_FIELDS, FIELDS)
     if SLOTS == 1:
         p, state = RULE(p, g, hyper, a)
@@ -203,6 +352,15 @@ def update(
     else:
         p, state = RULE(p, g, hyper, a, b, c)
 
+    if AVERAGE is not None:
+        average_at = slot(row, 2 + SLOTS, AVERAGE, start, ALIGNED) + lane
+        average = widen(tl.load(average_at, mask=mask), COMPUTE)
+        average = EPILOGUE(p, average, scalar_tuple(scalars + _PROLOGUE_FIELDS + FIELDS, _EPILOGUE_FIELDS))
+        tl.store(average_at, narrow(average, AVERAGE), mask=mask)
+    if COPY is not None:
+        tl.store(slot(row, 3 + SLOTS, COPY, start, ALIGNED) + lane, narrow(p, COPY), mask=mask)
+    if ZERO_GRADS:
+        tl.store(g_at, tl.zeros_like(g).to(G), mask=mask)
     tl.store(p_at, narrow(p, P), mask=mask)
     if A is not None:
         tl.store(a_at, narrow(state[0], A), mask=mask)

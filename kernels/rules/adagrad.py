@@ -35,6 +35,12 @@ def hyper_at(step: int, lr: float, eps: float, lr_decay: float = 0.0) -> Adagrad
     return AdagradHyper(lr / (1 + (step - 1) * lr_decay), eps)
 
 
+def triton_hyper(step, lr, settings):
+    """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
+    eps, lr_decay = settings
+    return lr / (1 + (step - 1) * lr_decay), eps
+
+
 def numpy_form(p: Any, g: Any, hyper: Any, sum: Any) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
     step_size, eps = hyper
@@ -62,6 +68,9 @@ RULE = Rule(
     hyper=AdagradHyper,
     required=("sum",),
     optional=(),
+    settings=("eps", "lr_decay"),
+    hyper_at=hyper_at,
+    triton_hyper=triton_hyper,
     numpy_form=numpy_form,
     cuda_form=CUDA_FORM,
     triton_form=triton_form,

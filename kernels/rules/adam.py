@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from gpuopt.kernels.power import power
 from gpuopt.kernels.rules.rule import Rule
 from gpuopt.kernels.select import select
 
 if TYPE_CHECKING:
     import triton.language as tl
 
-    from gpuopt.kernels.triton_math import div_rn, sqrt_rn
+    from gpuopt.kernels.triton_math import div_rn, power_rn, sqrt_rn
 
 
 class AdamHyper(NamedTuple):
@@ -49,11 +50,20 @@ def hyper_at(step: int, lr: float, beta1: float, beta2: float, eps: float, epsil
     With ``epsilon_hat`` it is the form at the end of their section 2, which TensorFlow and Keras follow:
     :math:`s = \eta \sqrt{1 - \beta_2^t} / (1 - \beta_1^t)` and :math:`r = 1`.
     """
-    bias1 = 1 - beta1**step
-    root_bias2 = sqrt(1 - beta2**step)
+    bias1 = 1 - power(beta1, step)
+    root_bias2 = sqrt(1 - power(beta2, step))
     if epsilon_hat:
         return AdamHyper(lr * root_bias2 / bias1, 1 - beta1, 1 - beta2, 1.0, eps)
     return AdamHyper(lr / bias1, 1 - beta1, 1 - beta2, root_bias2, eps)
+
+
+def triton_hyper(step, lr, settings):
+    """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
+    beta1, beta2, eps, epsilon_hat = settings
+    bias1 = 1 - power_rn(beta1, step)
+    root_bias2 = sqrt_rn(1 - power_rn(beta2, step))
+    step_size = tl.where(epsilon_hat != 0, lr * root_bias2, lr) / bias1
+    return step_size, 1 - beta1, 1 - beta2, tl.where(epsilon_hat != 0, 1.0, root_bias2), eps
 
 
 def numpy_form(
@@ -106,6 +116,9 @@ RULE = Rule(
     hyper=AdamHyper,
     required=("exp_avg", "exp_avg_sq"),
     optional=("max_exp_avg_sq",),
+    settings=("beta1", "beta2", "eps", "epsilon_hat"),
+    hyper_at=hyper_at,
+    triton_hyper=triton_hyper,
     numpy_form=numpy_form,
     cuda_form=CUDA_FORM,
     triton_form=triton_form,

@@ -35,9 +35,15 @@ class RMSpropHyper(NamedTuple):
     eps: float
 
 
-def hyper_at(lr: float, alpha: float, eps: float, momentum: float = 0.0) -> RMSpropHyper:
-    r"""The scalars of any step, in float64: :math:`s = \eta`, the same at every step."""
+def hyper_at(step: int, lr: float, alpha: float, eps: float, momentum: float = 0.0) -> RMSpropHyper:
+    r"""The scalars of any step, in float64: :math:`s = \eta`, the same at every ``step``."""
     return RMSpropHyper(lr, 1 - alpha, momentum, eps)
+
+
+def triton_hyper(step, lr, settings):
+    """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
+    alpha, eps, momentum = settings
+    return lr, 1 - alpha, momentum, eps
 
 
 def numpy_form(
@@ -98,6 +104,9 @@ RULE = Rule(
     hyper=RMSpropHyper,
     required=("square_avg",),
     optional=("grad_avg", "momentum_buffer"),
+    settings=("alpha", "eps", "momentum"),
+    hyper_at=hyper_at,
+    triton_hyper=triton_hyper,
     numpy_form=numpy_form,
     cuda_form=CUDA_FORM,
     triton_form=triton_form,

@@ -23,20 +23,27 @@ class Rule:
         hyper: NamedTuple of the scalars that one step needs, in the order of the forms' ``hyper``.
         required: State slots that are always there, by the names of ``torch.optim``.
         optional: State slots that may be absent. They follow the required ones.
+        settings: What a user sets besides the learning rate, as ``hyper_at`` and ``triton_hyper`` take it.
+        hyper_at: ``(step, lr, *settings) -> hyper``, in float64; the first step is 1.
+        triton_hyper: ``(step, lr, settings) -> hyper`` on Triton tensors of float64, of which a setting that is on or
+            off is 1 or 0: the same operations in the same order as ``hyper_at``.
         numpy_form: ``(p, g, hyper, *slots) -> (p, *slots)`` on arrays or scalars of the compute dtype,
             with None for an absent slot. This is the oracle. It may change ``p`` and the slots, if they are arrays,
             in place, for a third of the time; never ``g``.
         cuda_form: C++ statements over the lvalues ``p``, ``g`` and each slot, the constants of ``hyper``
             by name, the compute type ``T`` and a ``constexpr bool has_<slot>`` for each optional slot.
         triton_form: As ``numpy_form`` on Triton tensors, but it returns ``(p, (slots that are present))``.
-            Undecorated, and ``tl``, ``div_rn`` and ``sqrt_rn`` are bound by the Triton driver, so that rules import
-            without Triton.
+            The Triton forms are undecorated, and ``tl`` and what :mod:`gpuopt.kernels.triton_math` has are bound by the
+            Triton driver, so that rules import without Triton.
     """
 
     name: str
     hyper: type[tuple[Any, ...]]
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    settings: tuple[str, ...]
+    hyper_at: Callable[..., tuple[float, ...]]
+    triton_hyper: Callable[..., Any]
     numpy_form: Callable[..., Any]
     cuda_form: str
     triton_form: Callable[..., Any]

@@ -63,6 +63,13 @@ def velocity_hyper_at(lr: float, momentum: float, nesterov: bool = False) -> SGD
     return SGDHyper(-1.0, momentum, -lr, 1.0, 0.0)
 
 
+def triton_hyper(step, lr, settings):
+    """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
+    momentum, dampening, nesterov = settings
+    grad_weight = tl.where(step == 1, 1.0, 1 - dampening)
+    return lr, momentum, grad_weight, tl.where(nesterov != 0, momentum, 1.0), nesterov
+
+
 def numpy_form(p: Any, g: Any, hyper: Any, momentum_buffer: Any = None) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
     step_size, momentum, grad_weight, buffer_coefficient, grad_coefficient = hyper
@@ -107,6 +114,9 @@ RULE = Rule(
     hyper=SGDHyper,
     required=(),
     optional=("momentum_buffer",),
+    settings=("momentum", "dampening", "nesterov"),
+    hyper_at=hyper_at,
+    triton_hyper=triton_hyper,
     numpy_form=numpy_form,
     cuda_form=CUDA_FORM,
     triton_form=triton_form,

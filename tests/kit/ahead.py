@@ -21,26 +21,59 @@ class Compiled:
 
 
 def compile_triton(variant: Variant, arch: str) -> Compiled:
-    """The Triton driver's kernel, with the arguments that the driver passes."""
+    """The Triton driver's kernel of a step, with the arguments that the driver passes."""
+    from gpuopt.kernels.drivers.triton import OPTIONS, constants, step_kernel
+
+    types = {"rows": "*i64", "tile_tensor": "*i32", "hyper": _pointer(variant), "signals": "*i64"}
+    return _compile(step_kernel, types, constants(variant), OPTIONS, arch)
+
+
+def compile_square(variant: Variant, arch: str) -> Compiled:
+    """The kernel that adds the squares of a variant's gradients."""
+    from gpuopt.kernels.drivers.triton import TILE
+    from gpuopt.kernels.drivers.triton_norm import SQUARE_OPTIONS, constants, square_kernel
+
+    types = {"rows": "*i64", "tile_tensor": "*i32", "sums": "*fp64", "tiles": "i32", "each": "i32"}
+    return _compile(square_kernel, types, constants(variant, TILE), SQUARE_OPTIONS, arch)
+
+
+def compile_clip(arch: str) -> Compiled:
+    """The kernel that ends the norm."""
+    from gpuopt.kernels.drivers.triton_norm import CLIP_CONSTANTS, CLIP_OPTIONS, clip_kernel
+
+    types = {"sums": "*fp64", "count": "i32", "max_norm": "*fp64", "loss_scale": "*fp32", "wide": "*fp64"}
+    types["narrow"] = "*fp32"
+    return _compile(clip_kernel, types, CLIP_CONSTANTS, CLIP_OPTIONS, arch)
+
+
+def compile_advance(variant: Variant, arch: str) -> Compiled:
+    """The kernel that follows a schedule."""
+    from gpuopt.kernels.drivers.triton_schedule import OPTIONS, advance_kernel, constants
+
+    types = dict.fromkeys(("counts", "groups", "sources", "signals"), "*i64")
+    types |= {"settings": "*fp64", "hyper": _pointer(variant), "tensors": "i32"}
+    return _compile(advance_kernel, types, constants(variant.rule), OPTIONS, arch)
+
+
+def _pointer(variant: Variant) -> str:
+    return {"float32": "*fp32", "float64": "*fp64"}[variant.compute.name]
+
+
+def _compile(
+    kernel: Any, types: dict[str, str], constexprs: dict[str, Any], options: dict[str, Any], arch: str
+) -> Compiled:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from gpuopt.kernels.drivers.triton import OPTIONS, constants, step_kernel
-
-    constexprs = constants(variant)
-    signature = dict.fromkeys(constexprs, "constexpr") | {
-        "rows": "*i64",
-        "tile_tensor": "*i32",
-        "hyper": {"float32": "*fp32", "float64": "*fp64"}[variant.compute.name],
-    }
+    signature = types | dict.fromkeys(constexprs, "constexpr")
     source = ASTSource(
-        fn=step_kernel,
-        signature={name: signature[name] for name in step_kernel.arg_names},
-        constexprs={(step_kernel.arg_names.index(name),): value for name, value in constexprs.items()},
+        fn=kernel,
+        signature={name: signature[name] for name in kernel.arg_names},
+        constexprs={(kernel.arg_names.index(name),): value for name, value in constexprs.items()},
     )
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
-    compiled = triton.compile(source, target=target, options=OPTIONS)
+    compiled = triton.compile(source, target=target, options=options)
     return Compiled(compiled.asm["ptx"], compiled.asm["cubin"])
 
 

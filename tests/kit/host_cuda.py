@@ -18,6 +18,7 @@ import numpy as np
 from gpuopt.kernels.cuda_math import ARITHMETIC
 from gpuopt.kernels.drivers import cuda_source
 from gpuopt.kernels.formats import Format
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
@@ -40,11 +41,17 @@ using std::sqrt;
 """
 
 
-def run_table(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, sanitize: bool = False) -> None:
+def run_table(
+    table: Table,
+    hyper: np.ndarray[Any, Any],
+    stream: int = 0,
+    signals: Signals = NO_SIGNALS,
+    sanitize: bool = False,
+) -> None:
     """The table form, with the signature of a driver."""
     threads = table.tiles * (table.tile // cuda_source.elements_per_thread(table.variant))
     library(step_source(table.variant, table.tile), sanitize).table_form(
-        ctypes.c_ssize_t(threads), *map(_address, (table.rows, table.tile_tensor, hyper))
+        ctypes.c_ssize_t(threads), *map(_address, (table.rows, table.tile_tensor, hyper, np.array(signals, np.int64)))
     )
 
 
@@ -73,7 +80,8 @@ def step_source(variant: Variant, tile: int) -> str:
         for type, name in zip(types, names, strict=True)
     )
     return f"""{HEADER}{cuda_source.preamble(variant)}
-extern "C" void table_form(ptrdiff_t size, const long long* rows, const int* tile_tensor, const {compute}* hyper) {{
+extern "C" void table_form(ptrdiff_t size, const long long* rows, const int* tile_tensor, const {compute}* hyper,
+const long long* signals) {{
 for (ptrdiff_t i = 0; i < size; ++i) {{
 {cuda_source.table_body(variant, tile)}
 }}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import sys
 
+from gpuopt.kernels import epilogue
 from kit import host_cuda
+from kit.given import Given
 from kit.tensors import Tensors
 from kit.variants import hyper_rows, variants
 
@@ -26,10 +28,12 @@ def main(rule: str, form: str, column: str | None = None) -> None:
     chosen = {}
     for variant in variants():
         formats = tuple(format.name for format in variant.formats[:2] if format is not None)
-        if variant.rule.name == rule and formats in FORMAT_SETS:
-            chosen[variant.state, formats] = variant
+        if variant.rule.name == rule and (formats in FORMAT_SETS or variant.present[-1] in epilogue.SLOTS):
+            chosen[variant.present, formats] = variant
     assert chosen
     for variant in chosen.values():
+        if form == "array" and variant.zero_grads:  # which only reads gradients
+            continue
         hyper = variant.hyper_array(hyper_rows(variant, 1))
         for misaligned in (False, True):
             tensors = Tensors(variant, NUMELS, misaligned=misaligned, guard=0)
@@ -37,6 +41,9 @@ def main(rule: str, form: str, column: str | None = None) -> None:
             if column is not None:
                 table.rows[:, int(column)] += 1
             FORMS[form](table, hyper, sanitize=True)
+            if form == "table":
+                given = Given(variant, loss_scale=3.0, clip_factor=0.7, found_inf=0.0)
+                host_cuda.run_table(table, hyper, signals=given.signals, sanitize=True)
     print("finished", len(chosen), "variants")
 
 

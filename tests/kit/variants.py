@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from gpuopt.kernels.formats import FORMATS
-from gpuopt.kernels.rules import RULES
+from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.variant import Variant
 
 MIXED = [
@@ -19,8 +19,17 @@ MIXED = [
 FORMAT_SETS = [(name, name, name) for name in FORMATS] + MIXED
 
 
+EPILOGUES = [
+    ("fp32", "fp32", "fp32", "fp32", None, False),
+    ("fp32", "bf16", "fp32", "fp32", "bf16", True),
+    ("fp32", "fp16", "bf16", None, "fp16", False),
+    ("fp64", "fp64", "fp64", "fp32", None, True),
+]
+"""Formats of parameter, gradient, state, average and copy, and whether gradients are zeroed."""
+
+
 def variants() -> list[Variant]:
-    """Every rule with every set of its optional slots in every set of formats."""
+    """Every rule with every set of its optional slots in every set of formats, and with what any rule may have."""
     made = (
         Variant(
             rule,
@@ -34,7 +43,16 @@ def variants() -> list[Variant]:
         for present in rule.option_sets()
         for param, grad, state in FORMAT_SETS
     )
-    return list(dict.fromkeys(made))  # without state, two sets of formats can be one
+    plain = list(dict.fromkeys(made))  # without state, two sets of formats can be one
+    return plain + [with_epilogue(rule, *formats) for rule in RULES.values() for formats in EPILOGUES]
+
+
+def with_epilogue(
+    rule: Rule, param: str, grad: str, state: str, average: str | None, copy: str | None, zero_grads: bool
+) -> Variant:
+    """A rule with every slot of its own, and of the epilogue those that have a format."""
+    names = (param, grad, *(state,) * len(rule.slots), average, copy)
+    return Variant(rule, tuple(None if name is None else FORMATS[name] for name in names), zero_grads)
 
 
 def hyper_fields(variant: Variant) -> dict[str, float]:
@@ -53,6 +71,7 @@ def hyper_fields(variant: Variant) -> dict[str, float]:
         "grad_weight": 0.6,
         "buffer_coefficient": 0.9,
         "grad_coefficient": 1.1,
+        "average_weight": 0.02,
     }
     return {field: known[field] for field in variant.hyper_fields}
 

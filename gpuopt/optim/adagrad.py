@@ -1,0 +1,73 @@
+"""AdaGrad for PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+
+from gpuopt.kernels.rules import RULES
+from gpuopt.optim.base import Fused, Group
+from gpuopt.optim.extras import Extras
+from gpuopt.optim.param_state import STEP, Wanted, state_of
+
+
+class Adagrad(Fused, torch.optim.Adagrad):
+    r"""``torch.optim.Adagrad`` in one launch.
+
+    .. math::
+
+        h \leftarrow h + g^2, \qquad p \leftarrow p - \frac{\eta}{1 + (t - 1) \lambda} \frac{g}{\sqrt{h} + \epsilon}
+
+    Arguments up to ``fused`` are torch's, ``differentiable`` must be False, and ``foreach`` and ``fused`` choose
+    nothing. ``capturable`` is as in :class:`~gpuopt.optim.adam.Adam`, the others are those of
+    :class:`~gpuopt.optim.extras.Extras`. State is made at the first step, not at construction.
+    Source: :mod:`gpuopt.kernels.rules.adagrad`.
+    """
+
+    rule = RULES["adagrad"]
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        capturable: bool = False,
+        **extras: Unpack[Extras],
+    ) -> None:
+        with self._constructing(extras, capturable=capturable):
+            super().__init__(
+                params,
+                lr,
+                lr_decay,
+                weight_decay,
+                initial_accumulator_value,
+                eps,
+                foreach,
+                maximize=maximize,
+                differentiable=differentiable,
+                fused=fused,
+            )
+        self.state.clear()
+
+    def share_memory(self) -> None:
+        """Moves the sums to shared memory, making the state of every parameter if need be."""
+        for param in self._params():
+            wanted = Wanted(self.rule.slots, self._initial(), self.state_dtype)
+            state = state_of(param, self.state.get(param, {}), wanted)
+            self.state[param] = {STEP: torch.tensor(0.0), **state}
+        super().share_memory()
+
+    def _settings(self, group: Group) -> tuple[Any, ...]:
+        return group["eps"], group["lr_decay"]
+
+    def _initial(self) -> float:
+        return float(self.defaults["initial_accumulator_value"])

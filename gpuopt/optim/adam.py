@@ -1,0 +1,108 @@
+"""Adam and AdamW for PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+
+from gpuopt.kernels.rules import RULES
+from gpuopt.optim.base import Fused, Group
+from gpuopt.optim.extras import Extras
+
+
+class Adam(Fused, torch.optim.Adam):
+    r"""``torch.optim.Adam`` in one launch.
+
+    .. math::
+
+        m &\leftarrow m + (g - m)(1 - \beta_1), \qquad v \leftarrow v + (g^2 - v)(1 - \beta_2) \\
+        p &\leftarrow p - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v} / \sqrt{1 - \beta_2^t} + \epsilon}
+
+    Arguments up to ``decoupled_weight_decay`` are torch's, ``differentiable`` must be False, and ``foreach`` and
+    ``fused`` choose nothing. The others are those of :class:`~gpuopt.optim.extras.Extras`.
+    Sources: :mod:`gpuopt.kernels.rules.adam`.
+    """
+
+    rule = RULES["adam"]
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+        **extras: Unpack[Extras],
+    ) -> None:
+        with self._constructing(extras):
+            super().__init__(
+                params,
+                lr,
+                betas,
+                eps,
+                weight_decay,
+                amsgrad,
+                foreach=foreach,
+                maximize=maximize,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
+                decoupled_weight_decay=decoupled_weight_decay,
+            )
+
+    def _options(self, group: Group) -> tuple[str, ...]:
+        return ("max_exp_avg_sq",) * bool(group["amsgrad"])
+
+    def _settings(self, group: Group) -> tuple[Any, ...]:
+        return (*group["betas"], group["eps"], 0.0)
+
+    def _decoupled(self, group: Group) -> bool:
+        return bool(group["decoupled_weight_decay"])
+
+
+class AdamW(Adam, torch.optim.AdamW):
+    r"""``torch.optim.AdamW`` in one launch: :math:`p \leftarrow p - p\, \eta \lambda` before the step of :class:`Adam`.
+
+    Arguments as in :class:`Adam`, but ``weight_decay`` is 0.01 and always decoupled.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        betas: tuple[float | torch.Tensor, float | torch.Tensor] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        **extras: Unpack[Extras],
+    ) -> None:
+        with self._constructing(extras):
+            torch.optim.AdamW.__init__(
+                self,
+                params,
+                lr,
+                betas,
+                eps,
+                weight_decay,
+                amsgrad,
+                maximize=maximize,
+                foreach=foreach,
+                capturable=capturable,
+                differentiable=differentiable,
+                fused=fused,
+            )

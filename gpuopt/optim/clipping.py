@@ -1,0 +1,71 @@
+"""Clipping by the global norm of the gradients of all devices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+
+import numpy as np
+import torch
+
+from gpuopt.kernels import gradnorm
+from gpuopt.optim.device_step import DeviceStep, Outcome
+
+_CPU = torch.device("cpu")
+
+
+def clip(steps: Sequence[DeviceStep], max_norm: float, error_if_nonfinite: bool) -> torch.Tensor:
+    """Fills the outcome of every step, once they are placed.
+
+    The norm is ended where the first step is, without the host waiting, if all are on GPUs; else on the host.
+
+    Returns:
+        The norm of the unscaled gradients, of no dimension, float64 if one of the steps is.
+
+    Raises:
+        RuntimeError: It is not finite, ``error_if_nonfinite``, and the steps would not be skipped anyway.
+    """
+    first = steps[0]
+    sums = [torch.as_tensor(part) for step in steps for part in step.sum_squares()]
+    outcome = _on_device(first, sums, max_norm) if _all_scheduling(steps) else _on_host(first, sums, max_norm)
+    for step in steps:
+        assert step.outcome is not None
+        for filled, to_fill in zip(outcome, step.outcome, strict=True):
+            if filled is not to_fill:
+                to_fill.copy_(filled, non_blocking=True)
+    norm = (outcome.wide if any(step.is_wide for step in steps) else outcome.narrow)[0]
+    found_inf = first.found_inf
+    if error_if_nonfinite and not isfinite(norm.item()) and not (found_inf is not None and found_inf.item()):
+        raise RuntimeError(
+            "The total norm of order 2.0 for gradients from `parameters` is non-finite, so it cannot be clipped. To "
+            "disable this error and scale the gradients by the non-finite norm anyway, set `error_if_nonfinite=False`"
+        )
+    return norm
+
+
+def _all_scheduling(steps: Sequence[DeviceStep]) -> bool:
+    return all(step.driver.SCHEDULES for step in steps)
+
+
+def _on_device(home: DeviceStep, sums: Sequence[torch.Tensor], max_norm: float) -> Outcome:
+    from gpuopt.kernels.drivers import triton_norm
+
+    assert home.outcome is not None
+    here = [part.to(home.device, non_blocking=True) for part in sums]
+    limit = torch.full((1,), max_norm, dtype=torch.float64, device=home.device)
+    one = torch.ones(1, dtype=torch.float32, device=home.device)
+    loss_scale = one if home.loss_scale is None else home.loss_scale
+    with torch.cuda.device(home.device) if home.device.type == "cuda" else torch.no_grad():
+        triton_norm.clip(here[0] if len(here) == 1 else torch.cat(here), limit, loss_scale, *home.outcome)
+    return home.outcome
+
+
+def _on_host(first: DeviceStep, sums: Sequence[torch.Tensor], max_norm: float) -> Outcome:
+    scale = 1.0 if first.loss_scale is None else float(first.loss_scale)
+    norm = gradnorm.norm_of([part.cpu().numpy() for part in sums], scale)
+    outcome = first.outcome if first.device == _CPU and first.outcome is not None else Outcome.on(_CPU)
+    values = np.array([norm, gradnorm.clip_factor(norm, max_norm)])
+    with np.errstate(over="ignore"):
+        for tensor in outcome:
+            tensor.numpy()[:] = values
+    return outcome

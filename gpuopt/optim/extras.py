@@ -1,0 +1,75 @@
+"""What the optimizers do in the same pass, beyond what those of ``torch.optim`` do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any, TypedDict
+
+import torch
+
+from gpuopt.kernels.drivers import DRIVERS
+from gpuopt.kernels.formats import BY_DTYPE
+
+
+class Extras(TypedDict, total=False):
+    """Keywords that every optimizer takes. They are attributes of it too, and may be changed between steps.
+
+    Attributes:
+        backend: ``"triton"``, ``"cupy"``, ``"numba"`` or ``"numpy"``; None for the fastest that serves the parameters.
+        max_grad_norm: Gradients of all groups together are scaled down to this norm where theirs is larger, as by
+            ``torch.nn.utils.clip_grad_norm_`` but without being written. None for no clipping.
+        error_if_nonfinite: Whether a norm that is infinite or undefined is an error. To say so, the host waits.
+        zero_grads: Whether gradients are set to zero as they are read.
+        ema_decay: Decay of an exponential moving average of the parameters, kept as ``ema`` in their state and put in
+            their place by :meth:`~gpuopt.optim.base.Fused.averaged_weights`. None for none.
+        master_weights: Whether float16 and bfloat16 parameters have a float32 original, kept as ``master_param`` in
+            their state, which is stepped and of which they are a rounded copy.
+        state_dtype: Of state that is made from now on; None for that of the parameter, or of its original.
+    """
+
+    backend: str | None
+    max_grad_norm: float | None
+    error_if_nonfinite: bool
+    zero_grads: bool
+    ema_decay: float | None
+    master_weights: bool
+    state_dtype: torch.dtype | None
+
+
+DEFAULTS: Extras = {
+    "backend": None,
+    "max_grad_norm": None,
+    "error_if_nonfinite": False,
+    "zero_grads": False,
+    "ema_decay": None,
+    "master_weights": False,
+    "state_dtype": None,
+}
+
+
+def check(extras: Mapping[str, Any], owner: str) -> None:
+    """Refuses what cannot be.
+
+    Raises:
+        TypeError, ValueError: A keyword is unknown, or its value is none that it may have.
+    """
+    for name, value in extras.items():
+        if name not in DEFAULTS:
+            raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
+        if isinstance(DEFAULTS[name], bool) and not isinstance(value, bool):  # type: ignore[literal-required]
+            raise TypeError(f"{name} must be True or False, but is {value!r}")
+    backend, norm, decay = (extras.get(name) for name in ("backend", "max_grad_norm", "ema_decay"))
+    if backend is not None and backend not in DRIVERS:
+        raise ValueError(f"backend must be one of {', '.join(DRIVERS)} or None, but is {backend!r}")
+    if norm is not None and not (_is_number(norm) and norm >= 0):
+        raise ValueError(f"max_grad_norm must be a number >= 0 or None, but is {norm!r}")
+    if decay is not None and not (_is_number(decay) and isfinite(decay) and 0 <= decay <= 1):
+        raise ValueError(f"ema_decay must be in [0, 1] or None, but is {decay!r}")
+    dtype = extras.get("state_dtype")
+    if dtype is not None and str(dtype).removeprefix("torch.") not in BY_DTYPE:
+        raise ValueError(f"state_dtype must be torch.{', torch.'.join(BY_DTYPE)} or None, but is {dtype!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,90 @@
+"""What a step keeps for the next, and how it finds out in little time whether that still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from operator import is_
+from typing import Any
+
+import torch
+
+from gpuopt.optim.device_step import DeviceStep, Member
+from gpuopt.optim.param_state import STEP, real
+
+_address = torch.Tensor.data_ptr
+_strides = torch.Tensor.stride
+_is_contiguous = torch.Tensor.is_contiguous
+
+
+class Kept:
+    """Steps for each device, and what they were planned for.
+
+    Parameters and state are known by identity and address, gradients, which are not kept alive, by address, dtype and
+    strides: PyTorch itself sees to it that a gradient has the shape and the device of its parameter.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], device_steps: Sequence[DeviceStep], ends: list[int], key: Any, state: Any
+    ) -> None:
+        self.device_steps = device_steps
+        self._ends = ends
+        self._key = key
+        self._state = state
+        self._state_size = len(state)
+        self._params = [member.param for member in members]
+        self._is_complex = any(map(torch.is_complex, self._params))
+        self._states = [member.state for member in members if member.state]
+        self._entries = list(self._look_up())
+        # The counts are views into memory of ours, so that only the others can be elsewhere.
+        self._tensors = self._params + [
+            entry
+            for state in self._states
+            for name, entry in state.items()
+            if name != STEP and isinstance(entry, torch.Tensor)
+        ]
+        self._addresses = list(map(_address, self._tensors))
+        grads = [real(member.grad) for member in members]
+        self._grad_addresses = list(map(_address, grads))
+        self._dtypes = [grad.dtype for grad in grads]
+        self._grad_strides = None if all(map(_is_contiguous, grads)) else list(map(_strides, grads))
+        self._needs_grads = self._is_complex or any(step.plans.packs_grads for step in device_steps)
+
+    def fits(self, params: Sequence[torch.Tensor], ends: list[int], key: Any, state: Any) -> bool:
+        """Whether parameters and state are those that the steps were planned for, where they were."""
+        if ends != self._ends or key != self._key or state is not self._state or len(state) != self._state_size:
+            return False
+        if not all(map(is_, params, self._params)):
+            return False
+        entries = list(self._look_up())
+        return (
+            len(entries) == len(self._entries)
+            and all(map(is_, entries, self._entries))
+            and list(map(_address, self._tensors)) == self._addresses
+        )
+
+    def take(self, grads: Sequence[torch.Tensor]) -> bool:
+        """Takes the gradients of this step, one per parameter; False where they do not lie like the last."""
+        if self._is_complex:
+            grads = list(map(real, grads))
+        try:
+            addresses = list(map(_address, grads))
+        except RuntimeError:  # sparse
+            return False
+        if [grad.dtype for grad in grads] != self._dtypes or not self._lie_as_before(grads):
+            return False
+        if addresses != self._grad_addresses or self._needs_grads:
+            if any(map(torch.Tensor.is_neg, grads)):
+                return False
+            for device_step in self.device_steps:
+                device_step.move_grads(addresses, grads)
+            self._grad_addresses = addresses
+        return True
+
+    def _lie_as_before(self, grads: Sequence[torch.Tensor]) -> bool:
+        if self._grad_strides is None:
+            return all(map(_is_contiguous, grads))
+        return list(map(_strides, grads)) == self._grad_strides
+
+    def _look_up(self) -> Iterator[Any]:
+        return chain.from_iterable(map(dict.values, self._states))

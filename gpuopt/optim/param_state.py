@@ -1,0 +1,74 @@
+"""The state of one parameter: made, laid out as the parameter is, and seen as real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+
+STEP, EMA, MASTER = "step", "ema", "master_param"
+
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+class Wanted(NamedTuple):
+    """What the state of a parameter is to hold.
+
+    Attributes:
+        slots: State slots of the rule.
+        initial: What they start from; a complex slot from this in both of its parts.
+        dtype: Theirs; None for that of the parameter, or of its original.
+        master: Whether a parameter of 16 bits has an original of 32.
+        average: Whether there is an average of the parameter.
+    """
+
+    slots: tuple[str, ...]
+    initial: float = 0.0
+    dtype: torch.dtype | None = None
+    master: bool = False
+    average: bool = False
+
+
+def state_of(param: torch.Tensor, old: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
+    """``old`` with what is wanted and not there made new, and with the layout of ``param``; ``old`` is not changed."""
+    state = dict(old)
+    base = param.detach()
+    if wanted.master and param.dtype in _NARROW:
+        if MASTER not in state:
+            state[MASTER] = base.float()
+        base = state[MASTER]
+    for slot in wanted.slots:
+        if state.get(slot) is None:
+            state[slot] = _full_like(base, wanted.initial, wanted.dtype)
+    if wanted.average and EMA not in state:
+        state[EMA] = base.float() if base.dtype in _NARROW else base.clone()
+    for name in {*wanted.slots, MASTER, EMA} & set(state):
+        state[name] = _laid_out_like(param, state[name])
+    return state
+
+
+def real(tensor: torch.Tensor) -> torch.Tensor:
+    """A complex tensor as pairs of reals, any other as it is."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def step_of(state: Mapping[str, Any], slots: Iterable[str]) -> Any:
+    """The step count in a state, a number or a tensor; where there is none, whether there has been a step."""
+    if STEP in state:
+        return state[STEP]
+    return float(any(state.get(slot) is not None for slot in slots))
+
+
+def _full_like(base: torch.Tensor, value: float, dtype: torch.dtype | None) -> torch.Tensor:
+    if base.is_complex():
+        return torch.full_like(base, complex(value, value))
+    return torch.full_like(base, value, dtype=dtype)
+
+
+def _laid_out_like(param: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
+    """``tensor`` itself, or a copy in the layout of ``param`` where that is dense and another."""
+    wanted = torch.empty_like(param, dtype=tensor.dtype, device="meta").stride()
+    if tensor.shape != param.shape or tensor.stride() == wanted:
+        return tensor
+    return torch.empty_like(param, dtype=tensor.dtype).copy_(tensor)

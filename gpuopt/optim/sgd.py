@@ -1,0 +1,64 @@
+"""Stochastic gradient descent for PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import torch
+
+from gpuopt.kernels.rules import RULES
+from gpuopt.optim.base import Fused, Group
+from gpuopt.optim.extras import Extras
+
+
+class SGD(Fused, torch.optim.SGD):
+    r"""``torch.optim.SGD`` in one launch: plain, with momentum and dampening, and Nesterov's.
+
+    .. math:: b \leftarrow b \mu + g (1 - \tau), \qquad p \leftarrow p - \eta b
+
+    where the first step takes :math:`b = g`. Arguments up to ``fused`` are torch's, ``differentiable`` must be False,
+    and ``foreach`` and ``fused`` choose nothing. ``capturable`` is as in :class:`~gpuopt.optim.adam.Adam`, the others
+    are those of :class:`~gpuopt.optim.extras.Extras`. With dampening, where a GPU counts the steps, the state has a ``step``, which torch's has not.
+    Sources and Nesterov's form: :mod:`gpuopt.kernels.rules.sgd`.
+    """
+
+    rule = RULES["sgd"]
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | torch.Tensor = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: float | torch.Tensor = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        capturable: bool = False,
+        **extras: Unpack[Extras],
+    ) -> None:
+        with self._constructing(extras, capturable=capturable):
+            super().__init__(
+                params,
+                lr,
+                momentum,
+                dampening,
+                weight_decay,
+                nesterov,
+                maximize=maximize,
+                foreach=foreach,
+                differentiable=differentiable,
+                fused=fused,
+            )
+
+    def _options(self, group: Group) -> tuple[str, ...]:
+        return ("momentum_buffer",) * bool(group["momentum"] != 0)
+
+    def _settings(self, group: Group) -> tuple[Any, ...]:
+        return group["momentum"], group["dampening"], float(group["nesterov"])
+
+    def _counts(self, group: Group) -> bool:
+        return bool(self._scheduled and group["momentum"] != 0 and group["dampening"] != 0)

@@ -1,0 +1,114 @@
+"""The global norm of gradients on the device: one pass that reads them once, and one program that ends it.
+
+See :mod:`gpuopt.kernels.gradnorm` for the arithmetic. Which tiles a program takes, and the order in which sums are
+added, follow from the table alone, so that the same gradients give the same bits.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+from gpuopt.kernels import gradnorm
+from gpuopt.kernels.drivers.device_table import Placed
+from gpuopt.kernels.drivers.triton import ALIGNED, DEVICE, TAIL, jit, slot, widen
+from gpuopt.kernels.table import FAST_NUMEL, FIRST_TILE, NUMEL, POINTERS, Table
+from gpuopt.kernels.variant import Variant
+
+PROGRAMS = 4096
+"""Most programs, each of which leaves one sum: enough to fill any GPU twice."""
+
+LANES = 1024
+"""Sums that the last program adds at a time."""
+
+SQUARE_OPTIONS = {"num_warps": 4}
+
+CLIP_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+
+CLIP_CONSTANTS = {"FORM": jit(gradnorm.triton_form), "LANES": LANES}
+
+_NUMEL = tl.constexpr(NUMEL)
+_FAST_NUMEL = tl.constexpr(FAST_NUMEL)
+_FIRST_TILE = tl.constexpr(FIRST_TILE)
+_POINTERS = tl.constexpr(POINTERS)
+
+
+def sum_squares(table: Table, placed: Placed) -> Any:
+    """One sum per program, on the current device and stream."""
+    each = triton.cdiv(table.tiles, PROGRAMS)
+    programs = triton.cdiv(table.tiles, each) if each else 0
+    sums = torch.empty(programs, dtype=torch.float64, device=DEVICE)
+    if programs:
+        square_kernel[(programs,)](
+            placed.rows,
+            placed.tile_tensor,
+            sums,
+            table.tiles,
+            each,
+            **constants(table.variant, table.tile),
+            **SQUARE_OPTIONS,
+        )
+    return sums
+
+
+def clip(sums: Any, max_norm: Any, loss_scale: Any, wide: Any, narrow: Any) -> None:
+    """Ends the norm, in one program on the current device and stream.
+
+    Args:
+        sums: float64, all sums of squares.
+        max_norm: float64, one element.
+        loss_scale: float32, one element.
+        wide: float64 (2,), written: the norm, and the factor that clips it.
+        narrow: float32 (2,), written: the same.
+    """
+    clip_kernel[(1,)](sums, sums.numel(), max_norm, loss_scale, wide, narrow, **CLIP_CONSTANTS, **CLIP_OPTIONS)
+
+
+@cache
+def constants(variant: Variant, tile: int) -> dict[str, Any]:
+    """The compile-time arguments of :func:`square_kernel`."""
+    grad = variant.formats[1]
+    assert grad is not None
+    return {"G": getattr(tl, grad.dtype), "WIDTH": POINTERS + len(variant.slots), "TILE": tile}
+
+
+@triton.jit(do_not_specialize=["tiles", "each"])
+def square_kernel(rows, tile_tensor, sums, tiles, each, G: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
+    """Adds the squares of ``each`` tiles, lane by lane, and then those of the lanes."""
+    program = tl.program_id(0)
+    first = program.to(tl.int64) * each
+    whole = tl.zeros([TILE], tl.float64)
+    rest = tl.zeros([TAIL], tl.float64)
+    for tile in range(first, min(first + each, tiles)):
+        row = rows + tl.load(tile_tensor + tile).to(tl.int64) * WIDTH
+        start = (tile - tl.load(row + _FIRST_TILE)) * TILE
+        start = tl.multiple_of(start, TILE)
+        if start + TILE <= tl.load(row + _FAST_NUMEL):
+            g = widen(tl.load(slot(row, 1, G, start, ALIGNED) + tl.arange(0, TILE)), tl.float64)
+            whole += g * g
+        else:
+            lane = tl.arange(0, TAIL)
+            end = min(tl.load(row + _NUMEL), start + TILE)
+            for at in range(start, end, TAIL):
+                g = tl.load(slot(row, 1, G, at, 1) + lane, mask=lane < end - at, other=0.0)
+                g = widen(g, tl.float64)
+                rest += g * g
+    tl.store(sums + program, tl.sum(whole) + tl.sum(rest))
+
+
+@triton.jit(do_not_specialize=["count"])
+def clip_kernel(sums, count, max_norm, loss_scale, wide, narrow, FORM: tl.constexpr, LANES: tl.constexpr):
+    """One program: the norm and its factor from ``count`` sums."""
+    lane = tl.arange(0, LANES)
+    total = tl.zeros([LANES], tl.float64)
+    for at in range(0, count, LANES):
+        total += tl.load(sums + at + lane, mask=lane < count - at, other=0.0)
+    norm, factor = FORM(tl.sum(total), tl.load(loss_scale).to(tl.float64), tl.load(max_norm))
+    tl.store(wide, norm)
+    tl.store(wide + 1, factor)
+    tl.store(narrow, norm.to(tl.float32))
+    tl.store(narrow + 1, factor.to(tl.float32))

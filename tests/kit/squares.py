@@ -1,0 +1,74 @@
+"""Gradients, the exact sum of their squares, and how near a driver must come to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from math import fsum
+from typing import Any
+
+import numpy as np
+
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.rules import RULES
+from gpuopt.kernels.table import Table
+from gpuopt.kernels.variant import Variant
+from kit.tensors import Tensors, stored
+from kit.tolerances import NORM
+
+SumSquares = Callable[[Table], np.ndarray[Any, Any]]
+
+BAD = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
+
+
+def of_format(name: str) -> Variant:
+    """A variant whose gradients are of one format, and whose parameters are not."""
+    other = "fp32" if name != "fp32" else "bf16"
+    return Variant(RULES["sgd"], (FORMATS[other], FORMATS[name], None))
+
+
+def exact(tensors: Tensors) -> float:
+    """The sum of all squares, rounded once."""
+    total = Fraction(0)
+    for tensor in range(len(tensors.numels)):
+        values = tensors.formats["grad"].load(tensors.stored(tensor, "grad"))
+        if values.dtype == np.float64:
+            total += sum((Fraction(value) ** 2 for value in values.tolist()), Fraction(0))
+        else:
+            wide = values.astype(np.float64)
+            total += Fraction(fsum((wide * wide).tolist()))
+    return float(total)
+
+
+def assert_close(sum_squares: SumSquares, name: str, tile: int, numels: list[int], misaligned: bool) -> None:
+    """Demands a sum that is nearly exact, the same bits the second time, and gradients as they were."""
+    tensors = Tensors(of_format(name), numels, seed=6, ordinary_share=1.0, misaligned=misaligned)
+    before = tensors.copy()
+    table = tensors.table(tile)
+    sums = sum_squares(table)
+    assert sums.dtype == np.float64
+    wanted = exact(tensors)
+    assert abs(sums.sum() - wanted) <= NORM * wanted
+    assert sum_squares(table).tobytes() == sums.tobytes()
+    again = tensors.copy()
+    assert sum_squares(again.table(tile)).tobytes() == sums.tobytes()
+    assert all(
+        np.array_equal(buffer, was[slot])
+        for slots, was in zip(tensors.buffers, before.buffers, strict=True)
+        for slot, buffer in slots.items()
+    )
+
+
+def assert_shows(sum_squares: SumSquares, name: str, tile: int, numels: list[int], bad: float) -> None:
+    """Demands that one infinite or undefined gradient, wherever it is, makes the sum so."""
+    tensors = Tensors(of_format(name), numels, seed=7, ordinary_share=1.0)
+    table = tensors.table(tile)
+    assert np.isfinite(sum_squares(table).sum())
+    for tensor, numel in enumerate(numels):
+        for index in {0, numel // 2, numel - 1} if numel else ():
+            element = tensors.stored(tensor, "grad")[index : index + 1]
+            kept = element.copy()
+            element[:] = stored(tensors.formats["grad"], np.array([bad]))
+            total = sum_squares(table).sum()
+            assert np.isnan(total) if np.isnan(bad) else total == np.inf
+            element[:] = kept
