@@ -71,6 +71,13 @@ JOBS = {
             {"lr": 1e-3, "alpha": 0.99, "eps": 1e-8},
             {"lr": 1e-3, "decay_rate": 0.99, "eps": 1e-8},
         ),
+        Job(
+            "AdamW",
+            {"lr": 1e-3, "eps": 1e-8, "epsilon_hat": False},
+            "AdamW",
+            {"lr": 1e-3, "eps": 1e-8},
+            {"lr": 1e-3, "eps": 1e-8},
+        ),
     )
 }
 
@@ -151,7 +158,7 @@ def gpuopt(driver: str, job: Job, begun: Start) -> Contender:
     params = _named([library.array(array) for array in begun.params])
     grads = _named(begun.grads if library is np else [library.array(array) for array in begun.grads])
     optimizer = getattr(arrays, job.name)(**job.settings, backend=driver)
-    return _warm(
+    return warm(
         f"gpuopt {driver}",
         partial(optimizer.update, params, grads),
         lambda: [_on_host(array) for array in params.values()],
@@ -176,7 +183,7 @@ def naive(library: Any, job: Job, begun: Start) -> Contender:
             function(p, g, state, count, **job.naive_settings)
 
     name = "naive NumPy" if library is np else "naive CuPy"
-    return _warm(name, step, lambda: [_on_host(p) for p in params], begun.expected, TOLERANCE, library)
+    return warm(name, step, lambda: [_on_host(p) for p in params], begun.expected, TOLERANCE, library)
 
 
 def torch_contenders(device: str, job: Job, begun: Start, begin: Callable[[str], None]) -> Iterator[Contender]:
@@ -206,19 +213,19 @@ def torch_contenders(device: str, job: Job, begun: Start, begin: Callable[[str],
 def _warm_torch(name: str, optimizer: Any, params: list[Any], expected: list[Array], device: str) -> Contender:
     import torch
 
-    contender = _warm(name, optimizer.step, lambda: [p.detach().cpu().numpy() for p in params], expected, TOLERANCE, np)
+    contender = warm(name, optimizer.step, lambda: [p.detach().cpu().numpy() for p in params], expected, TOLERANCE, np)
     if device == "cuda":
         contender.device, contender.wait = device, torch.cuda.synchronize
     return contender
 
 
-def _warm(
+def warm(
     name: str,
     step: Callable[[], object],
     outcome: Callable[[], list[Array]],
     expected: list[Array],
     tolerance: int,
-    library: Any,
+    library: Any = np,
 ) -> Contender:
     """A contender that has done ``WARM_UP`` steps, with the verdict on them."""
     for _ in range(WARM_UP):

@@ -34,6 +34,11 @@ GOALS = (
     Goal("adam-large", "gpuopt numba", ("torch fused",), 0.9),
     Goal("rmsprop-large", "gpuopt numba", TORCH_RMSPROP, 4.0),
     Goal("adam-many", "gpuopt numba", ("torch fused",), 10.0),
+    Goal("torch-adam-large", "gpuopt numba", ("torch fused",), 0.9),
+    Goal("torch-rmsprop-large", "gpuopt numba", TORCH_RMSPROP, 4.0),
+    Goal("torch-adam-many", "gpuopt numba", ("torch fused",), 10.0),
+    Goal("torch-rmsprop-many", "gpuopt numba", TORCH_RMSPROP, 15.0),
+    Goal("torch-tail-large", "gpuopt numba", ("torch for-loop", "torch foreach", "torch fused"), 1.5),
     Goal("adam-large", "gpuopt numpy", NAIVE, 2.0),
     Goal("rmsprop-large", "gpuopt numpy", NAIVE, 2.0),
 )

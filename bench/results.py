@@ -25,8 +25,9 @@ TRAINING_NOTE = (
 
 SPEED_NOTE = (
     "Contenders take turns in one process, each on all cores. gpuopt steps through update() of gpuopt.arrays, given "
-    "the same arrays each time, torch.optim through step(). Before it is timed, every contender's parameters are "
-    "compared with the NumPy driver's: gpuopt's must be the same bits, the others' close. Time is the median."
+    "the same arrays each time, or for PyTorch through step(), as torch.optim does. Before it is timed, every "
+    "contender's parameters are compared with the NumPy driver's: gpuopt's must be the same bits, except where they "
+    "are clipped, the others' close. Time is the median."
 )
 
 

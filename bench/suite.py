@@ -42,6 +42,11 @@ class Scale:
             Workload("adam-large", "Adam", 1, self.large, least),
             Workload("rmsprop-large", "RMSProp", 1, self.large, least),
             Workload("adam-many", "Adam", self.tensors, 64, many),
+            Workload("torch-adam-large", "Adam", 200, self.large // 200, least, contest="step"),
+            Workload("torch-rmsprop-large", "RMSProp", 200, self.large // 200, least, contest="step"),
+            Workload("torch-adam-many", "Adam", self.tensors, 64, many, contest="step"),
+            Workload("torch-rmsprop-many", "RMSProp", self.tensors, 64, many, contest="step"),
+            Workload("torch-tail-large", "AdamW", 200, self.large // 200, least, contest="tail"),
         ]
 
 

@@ -154,6 +154,11 @@ def test_full_scale_is_the_one_that_was_asked_for() -> None:
         "adam-large": (1, 20_000_000),
         "rmsprop-large": (1, 20_000_000),
         "adam-many": (1000, 64),
+        "torch-adam-large": (200, 100_000),
+        "torch-rmsprop-large": (200, 100_000),
+        "torch-adam-many": (1000, 64),
+        "torch-rmsprop-many": (1000, 64),
+        "torch-tail-large": (200, 100_000),
     }
 
 
@@ -293,6 +298,21 @@ def test_every_contender_is_right_and_a_broken_one_is_not(name: str) -> None:
     assert len(made) >= 3
     broken = contenders.naive(np, job._replace(naive_settings={**job.naive_settings, "lr": 1.01e-3}), begun)
     assert str(broken.check()).startswith("wrong")
+
+
+@pytest.mark.parametrize(
+    ("name", "contest"), [*((name, "step") for name in contenders.JOBS), ("Adam", "tail"), ("AdamW", "tail")]
+)
+def test_every_contender_for_pytorch_is_right_and_a_broken_one_is_not(name: str, contest: str) -> None:
+    job = contenders.JOBS[name]
+    begun = contenders.start(job, [50, 7, 1])
+    set_up = speed.CONTESTS[contest].contenders
+    made = set_up(job, begun, lambda what: None)
+    assert {contender.name for contender in made if contender.check()} <= {"torch fused"}
+    assert {"gpuopt numba", "gpuopt numpy", "torch for-loop", "torch foreach"} <= {each.name for each in made}
+    broken = job._replace(torch_settings={**job.torch_settings, "lr": 1.01e-3})
+    for contender in set_up(broken, begun, lambda what: None):
+        assert str(contender.check()).startswith(("wrong", "torch.optim.RMSprop has none"))
 
 
 def test_absent_torch_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,7 +480,8 @@ def test_bytes_are_those_of_the_algorithm() -> None:
         assert config.step_bytes / config.numel == Variant(rule, tuple(formats)).bytes_per_element
         assert config.copy_bytes / config.numel == 8
     for workload in suite.FULL.workloads():
-        assert workload.least_bytes == per_element[workload.optimizer] * workload.tensors * workload.numel
+        per_tail = 28 + 8 if workload.contest == "tail" else per_element[workload.optimizer]
+        assert workload.least_bytes == per_tail * workload.tensors * workload.numel
 
 
 def test_bandwidth_and_share_of_copy() -> None:
