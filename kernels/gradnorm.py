@@ -13,7 +13,6 @@ algorithm 1; epsilon as in ``torch.nn.utils.clip_grad_norm_``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import nan, sqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,9 +27,9 @@ EPSILON = 1e-6
 
 def norm_of(partials: Iterable[np.ndarray[Any, Any]], loss_scale: float = 1.0) -> float:
     """The norm, from sums of squares."""
-    with np.errstate(over="ignore"):
-        total = sum(float(partial.sum()) for partial in partials)
-    return sqrt(total) / loss_scale if loss_scale and total >= 0 else nan
+    with np.errstate(all="ignore"):
+        total = sum((partial.sum() for partial in partials), start=np.float64(0))
+        return float(np.sqrt(total) / np.float64(loss_scale))
 
 
 def clip_factor(norm: float, max_norm: float) -> float:

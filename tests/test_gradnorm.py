@@ -91,7 +91,8 @@ def test_norm_is_the_root_of_all_sums() -> None:
     assert norm_of([]) == 0
     assert norm_of([np.array([1.0, inf])]) == inf
     assert isnan(norm_of([np.array([1.0, nan])]))
-    assert isnan(norm_of(partials, 0.0))
+    assert norm_of(partials, 0.0) == inf
+    assert isnan(norm_of([], 0.0))
     assert norm_of([np.array([1e308, 1e308])]) == inf
     assert norm_of([np.array([2.0])]) == sqrt(2)
 

@@ -52,6 +52,13 @@ static __device__ inline void store_whole(const T (&values)[N], S* to) {
 #pragma unroll
     for (int k = 0; k < N; k += 16 / sizeof(S)) store_16_bytes(to + k, stored + k);
 }
+
+template <int N, class S>
+static __device__ inline void zero_whole(S* to) {
+    alignas(16) const S stored[N] = {};
+#pragma unroll
+    for (int k = 0; k < N; k += 16 / sizeof(S)) store_16_bytes(to + k, stored + k);
+}
 """
 
 _LOCALS = ("p", "g")
@@ -119,15 +126,22 @@ def table_body(variant: Variant, tile: int) -> str:
         lines += [f"T {slot.name}[{count}];", f"load_whole<{slot.form}>({slot.name}, {slot.name}_at);"]
     elements = ", ".join(f"{slot.name}[k]" for slot in taken)
     lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) step({elements});"]
-    if variant.zero_grads:
-        lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) g[k] = T(0);"]
-    lines += [f"store_whole<{slot.form}>({slot.value}, {slot.name}_at);" for slot in slots if slot.written]
+    lines += [
+        f"zero_whole<{count}>(g_at);"
+        if slot.name == "g"
+        else f"store_whole<{slot.form}>({slot.value}, {slot.name}_at);"
+        for slot in slots
+        if slot.written
+    ]
 
     lines += ["} else {", "#pragma unroll 1", f"for (int k = 0; k < {count} && k < left; ++k) {{"]
     lines += [f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.name}_at[k]));" for slot in taken]
     lines += [f"step({', '.join(slot.name for slot in taken)});"]
-    lines += ["g = T(0);"] * variant.zero_grads
-    lines += [f"{slot.name}_at[k] = {slot.form}::store({slot.value});" for slot in slots if slot.written]
+    lines += [
+        "g_at[k] = 0;" if slot.name == "g" else f"{slot.name}_at[k] = {slot.form}::store({slot.value});"
+        for slot in slots
+        if slot.written
+    ]
     lines += ["}", "}", "}"]
     return "\n".join(lines)
 

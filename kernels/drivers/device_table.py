@@ -84,12 +84,16 @@ class DeviceTable:
                 waiting for it.
         """
         kept = table.kept.get((cls, to_device, stream))
-        if kept is None or kept._layout != _layout(header):
+        if kept is None or not kept.holds(header):
             kept = cls(table, header, to_device, overwrite)
             table.kept[cls, to_device, stream] = kept
         else:
             kept._refresh(table, header)
         return kept
+
+    def holds(self, header: Sequence[Array]) -> bool:
+        """Whether a header has the layout of this one."""
+        return self._layout == _layout(header)
 
     def part(self, index: int) -> Any:
         """A part of the header as int64 words on the device; the last part is the rows."""

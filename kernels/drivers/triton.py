@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -166,16 +166,17 @@ def _upload(table: Table, header: Sequence[Array], stream: int, replayed: bool =
     """The parts of a header as int64 words, the rows and the tile map, all where a kernel can read them."""
     if INTERPRETED.value or not torch.cuda.is_current_stream_capturing():
         copy = DeviceTable.of(table, header, stream, _to_device, _overwrite)
-        if replayed and not INTERPRETED.value:
-            table.kept.setdefault(_Spare, _Spare(copy))
+        if replayed and not INTERPRETED.value and _Spare.of(table, header) is None:
+            table.kept[_Spare] = _Spare(copy)
     else:
-        spare = table.kept.pop(_Spare, None)
+        spare = _Spare.of(table, header)
         if spare is None:
             raise RuntimeError(
                 "a CUDA graph can capture a step only after one outside of a graph, and again after another"
             )
-        copy = spare.capture(table, header)
+        del table.kept[_Spare]
         table.kept.setdefault("captured", []).append(spare)
+        copy = spare.capture(table, header)
     *parts, rows = map(copy.part, range(len(header) + 1))
     return parts, rows, copy.tile_tensor
 
@@ -189,6 +190,12 @@ class _Spare:
     def __init__(self, copy: DeviceTable) -> None:
         self._copy = copy.twin(torch.empty_like(copy.buffer))
         self._pinned = torch.empty(copy.buffer.shape, dtype=copy.buffer.dtype, pin_memory=True)
+
+    @classmethod
+    def of(cls, table: Table, header: Sequence[Array]) -> Self | None:
+        """The spare of a table, if it has one for headers of this layout."""
+        spare = table.kept.get(cls)
+        return spare if spare is not None and spare._copy.holds(header) else None
 
     def capture(self, table: Table, header: Sequence[Array]) -> DeviceTable:
         """The copy, made on the stream that is being captured."""
@@ -258,10 +265,9 @@ def step_kernel(
         fields: tl.constexpr = _PROLOGUE_FIELDS + FIELDS + _EPILOGUE_FIELDS
         scalars = hyper + tl.load(row + _HYPER_ROW) * fields
         grad_scale = div_rn(tl.load(scalars) * clip_factor, loss_scale)
-        prologue = (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1)
         if start + TILE <= tl.load(row + _FAST_NUMEL):
             # fmt: off
-            update(row, start, None, scalars, prologue, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE, COPY,
+            update(row, start, None, scalars, grad_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE, COPY,
                    ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED)
         else:
             end = min(tl.load(row + _NUMEL), start + TILE)
@@ -271,7 +277,7 @@ def step_kernel(
                     at,
                     end - at,
                     scalars,
-                    prologue,
+                    grad_scale,
                     PROLOGUE,
                     RULE,
                     EPILOGUE,
@@ -305,7 +311,7 @@ def update(
     start,
     size,
     scalars,
-    prologue,
+    grad_scale,
     PROLOGUE: tl.constexpr,
     RULE: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -343,8 +349,9 @@ def update(
         c_at = slot(row, 4, C, start, ALIGNED) + lane
         c = widen(tl.load(c_at, mask=mask), COMPUTE)
 
-    p, g = PROLOGUE(p, g, prologue)
+    # Before the prologue: after it, some variants would spill.
     hyper = scalar_tuple(scalars + _PROLOGUE_FIELDS, FIELDS)
+    p, g = PROLOGUE(p, g, (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1))
     if SLOTS == 1:
         p, state = RULE(p, g, hyper, a)
     elif SLOTS == 2:

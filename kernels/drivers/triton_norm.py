@@ -25,9 +25,7 @@ PROGRAMS = 4096
 LANES = 1024
 """Sums that the last program adds at a time."""
 
-SQUARE_OPTIONS = {"num_warps": 4}
-
-CLIP_OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
 CLIP_CONSTANTS = {"FORM": jit(gradnorm.triton_form), "LANES": LANES}
 
@@ -50,7 +48,7 @@ def sum_squares(table: Table, placed: Placed) -> Any:
             table.tiles,
             each,
             **constants(table.variant, table.tile),
-            **SQUARE_OPTIONS,
+            **OPTIONS,
         )
     return sums
 
@@ -65,7 +63,7 @@ def clip(sums: Any, max_norm: Any, loss_scale: Any, wide: Any, narrow: Any) -> N
         wide: float64 (2,), written: the norm, and the factor that clips it.
         narrow: float32 (2,), written: the same.
     """
-    clip_kernel[(1,)](sums, sums.numel(), max_norm, loss_scale, wide, narrow, **CLIP_CONSTANTS, **CLIP_OPTIONS)
+    clip_kernel[(1,)](sums, sums.numel(), max_norm, loss_scale, wide, narrow, **CLIP_CONSTANTS, **OPTIONS)
 
 
 @cache

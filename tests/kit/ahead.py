@@ -31,19 +31,19 @@ def compile_triton(variant: Variant, arch: str) -> Compiled:
 def compile_square(variant: Variant, arch: str) -> Compiled:
     """The kernel that adds the squares of a variant's gradients."""
     from gpuopt.kernels.drivers.triton import TILE
-    from gpuopt.kernels.drivers.triton_norm import SQUARE_OPTIONS, constants, square_kernel
+    from gpuopt.kernels.drivers.triton_norm import OPTIONS, constants, square_kernel
 
     types = {"rows": "*i64", "tile_tensor": "*i32", "sums": "*fp64", "tiles": "i32", "each": "i32"}
-    return _compile(square_kernel, types, constants(variant, TILE), SQUARE_OPTIONS, arch)
+    return _compile(square_kernel, types, constants(variant, TILE), OPTIONS, arch)
 
 
 def compile_clip(arch: str) -> Compiled:
     """The kernel that ends the norm."""
-    from gpuopt.kernels.drivers.triton_norm import CLIP_CONSTANTS, CLIP_OPTIONS, clip_kernel
+    from gpuopt.kernels.drivers.triton_norm import CLIP_CONSTANTS, OPTIONS, clip_kernel
 
     types = {"sums": "*fp64", "count": "i32", "max_norm": "*fp64", "loss_scale": "*fp32", "wide": "*fp64"}
     types["narrow"] = "*fp32"
-    return _compile(clip_kernel, types, CLIP_CONSTANTS, CLIP_OPTIONS, arch)
+    return _compile(clip_kernel, types, CLIP_CONSTANTS, OPTIONS, arch)
 
 
 def compile_advance(variant: Variant, arch: str) -> Compiled:
