@@ -116,7 +116,7 @@ class Plans:
         """Whether a gradient is packed, so that each step must be given the gradients themselves."""
         return any(slot == GRAD for launch in self.launches for _, slot in launch._packed)
 
-    def assign_hyper_rows(self, rows: Sequence[int]) -> None:
+    def assign_hyper_rows(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> None:
         """Takes the index of the hyper row of each tensor."""
         indices = np.asarray(rows)
         for launch, members in zip(self.launches, self._members, strict=True):
@@ -160,7 +160,7 @@ class Plans:
         """Hyper rows or schedule as each launch takes them."""
         if isinstance(hyper, Schedule):
             for launch in self.launches:
-                launch.table.assign_hyper_rows(range(len(launch.table.rows)))
+                launch.table.assign_hyper_rows(np.arange(len(launch.table.rows)))
             return [
                 hyper._replace(counts=hyper.counts[members], groups=hyper.groups[members]) for members in self._members
             ]

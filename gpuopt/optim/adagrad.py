@@ -26,6 +26,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
     """
 
     rule = RULES["adagrad"]
+    _for_sparse = "torch.optim.Adagrad"
 
     def __init__(
         self,

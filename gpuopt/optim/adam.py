@@ -25,6 +25,7 @@ class Adam(Fused, torch.optim.Adam):
     """
 
     rule = RULES["adam"]
+    _for_sparse = "SparseAdam"
 
     def __init__(
         self,

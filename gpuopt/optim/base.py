@@ -17,7 +17,7 @@ from gpuopt.optim.clipping import clip
 from gpuopt.optim.device_step import DeviceStep, Member
 from gpuopt.optim.extras import DEFAULTS, Extras, check
 from gpuopt.optim.kept import Kept
-from gpuopt.optim.param_state import EMA, MASTER, Wanted, real, state_of, step_of
+from gpuopt.optim.param_state import EMA, MASTER, STEP, Wanted, real, state_of, step_of
 
 Group = dict[str, Any]
 
@@ -31,6 +31,9 @@ class Fused(torch.optim.Optimizer):
     """
 
     rule: ClassVar[Rule]
+
+    _for_sparse: ClassVar[str] = ""
+    """What to use for sparse gradients."""
 
     _step_supports_amp_scaling = True  # for torch.amp.GradScaler: step reads grad_scale and found_inf
 
@@ -47,6 +50,7 @@ class Fused(torch.optim.Optimizer):
     _captured: tuple[Kept, ...] = ()
     _is_averaged: bool = False
     _scheduled: bool = False
+    _checked: list[Any] | None = None
 
     @contextmanager
     def _constructing(self, extras: Extras, **defaults: Any) -> Iterator[None]:
@@ -75,12 +79,12 @@ class Fused(torch.optim.Optimizer):
             RuntimeError: No backend can run, or not the one that was asked for, or the norm of the gradients is not
                 finite and ``error_if_nonfinite``. Nothing has been written then.
         """
+        if self._is_averaged:
+            raise RuntimeError("step must not be called inside averaged_weights")
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._is_averaged:
-            raise RuntimeError("step must not be called inside averaged_weights")
         with torch.no_grad():
             self._step()
         return loss
@@ -149,7 +153,10 @@ class Fused(torch.optim.Optimizer):
         return chain.from_iterable(group["params"] for group in self.param_groups)
 
     def _check_extras(self) -> None:
-        check({name: getattr(self, name) for name in DEFAULTS}, type(self).__name__)
+        extras = [getattr(self, name) for name in DEFAULTS]
+        if extras != self._checked:
+            check(dict(zip(DEFAULTS, extras, strict=True)), type(self).__name__)
+            self._checked = extras
 
     def _check_groups(self) -> None:
         for group in self.param_groups:
@@ -161,17 +168,16 @@ class Fused(torch.optim.Optimizer):
                 )
 
     def _step(self) -> None:
-        capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+        capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
         if capturing and not all(group.get("capturable") for group in self.param_groups):
             raise RuntimeError(
                 f"Attempting CUDA graph capture of step() for an instance of {type(self).__name__} but param_groups' "
                 "capturable is False."
             )
+        self._check_extras()
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         rows = [self._row(group) for group in self.param_groups]
         self._schedule_if_needed(chain.from_iterable(rows), found_inf)
-        if found_inf is not None and not self._scheduled and found_inf.item() != 0:
-            return
         params: list[torch.Tensor] = []
         grads: list[torch.Tensor] = []
         ends: list[int] = []
@@ -182,17 +188,32 @@ class Fused(torch.optim.Optimizer):
                     params.append(param)
                     grads.append(grad)
             ends.append(len(params))
-        if not params:
+        if self.zero_grads and any(map(torch.is_conj, grads)):
+            for param in params:
+                param.grad = param.grad.resolve_conj()  # type: ignore[union-attr]
+            grads = [param.grad for param in params]  # type: ignore[misc]
+        if not params:  # here GradScaler's found_inf is no tensor
+            return
+        if found_inf is not None and not self._scheduled and found_inf.item() != 0:
             return
         kept, self._kept = self._kept, None  # until all is well again
+        is_new = False
         if kept is None or not kept.fits(params, ends, self._key(), self.state) or not kept.take(grads):
+            if capturing:
+                raise RuntimeError(
+                    "a CUDA graph can capture step() only after one outside of the graph, with gradients for the same "
+                    "parameters and of the same strides"
+                )
             kept = self._plan(ends, rows)
+            is_new = True
         if capturing and kept not in self._captured:
             self._captured = (*self._captured, kept)
         for device_step in kept.device_steps:
             device_step.place(rows, grad_scale, found_inf, clipped=self.max_grad_norm is not None)
         if self.max_grad_norm is not None:
             self.last_grad_norm = clip(kept.device_steps, self.max_grad_norm, self.error_if_nonfinite)
+        if is_new:
+            kept.keep_state()
         for device_step in kept.device_steps:
             device_step.step()
         torch.autograd.graph.increment_version([*params, *grads] if self.zero_grads else params)
@@ -207,7 +228,13 @@ class Fused(torch.optim.Optimizer):
     def _key(self) -> tuple[Any, ...]:
         """What of groups and attributes a plan depends on, besides tensors."""
         groups = [
-            (self._options(group), self._counts(group), bool(group.get("capturable"))) for group in self.param_groups
+            (
+                self._options(group),
+                self._counts(group),
+                bool(group.get("capturable")),
+                bool(group.get("differentiable")),
+            )
+            for group in self.param_groups
         ]
         extras = (self.backend, self.zero_grads, self.ema_decay is not None, self.master_weights, self._scheduled)
         return groups, extras
@@ -225,7 +252,6 @@ class Fused(torch.optim.Optimizer):
 
     def _plan(self, ends: list[int], rows: list[tuple[Any, ...]]) -> Kept:
         """Checks everything, makes the state that is missing, and plans a step for each device."""
-        self._check_extras()
         self._check_groups()
         members = [
             self._member(group, at, param)
@@ -250,9 +276,6 @@ class Fused(torch.optim.Optimizer):
         ]
         for device_step in device_steps:
             device_step.prepare(rows)
-        for member in members:
-            if member.state:
-                self.state[member.param] = member.state
         return Kept(members, device_steps, ends, self._key(), self.state)
 
     def _member(self, index: int, at: int, param: torch.Tensor) -> Member:
@@ -264,7 +287,10 @@ class Fused(torch.optim.Optimizer):
         grad = param.grad
         assert grad is not None
         if grad.is_sparse:
-            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients, but grad {name} is sparse")
+            advice = f", please consider {self._for_sparse} instead" if self._for_sparse else ""
+            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients{advice} (grad {name})")
+        if param.is_conj():
+            raise ValueError(f"param {name} must not be a view that conjugates, but is one: call resolve_conj()")
         memory_of(real(param.detach()), f"param {name}")
         slots = tuple(slot for slot in self.rule.slots if slot in (*self.rule.required, *self._options(group)))
         wanted = Wanted(slots, self._initial(), self.state_dtype, self.master_weights, self.ema_decay is not None)
@@ -279,7 +305,7 @@ class Fused(torch.optim.Optimizer):
             state,
             slots,
             step_of(old, slots),
-            self._counts(group),
+            self._counts(group) or STEP in old,
             average=wanted.average,
             master=self.master_weights and MASTER in state,
         )

@@ -52,6 +52,7 @@ def dtypes_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+        unbox(optimizer)  # should torch have failed midway
 
 
 def _is_boxed(name: str, value: Any) -> bool:

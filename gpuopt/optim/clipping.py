@@ -52,9 +52,8 @@ def _on_device(home: DeviceStep, sums: Sequence[torch.Tensor], max_norm: float) 
 
     assert home.outcome is not None
     here = [part.to(home.device, non_blocking=True) for part in sums]
-    limit = torch.full((1,), max_norm, dtype=torch.float64, device=home.device)
-    one = torch.ones(1, dtype=torch.float32, device=home.device)
-    loss_scale = one if home.loss_scale is None else home.loss_scale
+    limit = home.constant(max_norm, torch.float64)
+    loss_scale = home.constant(1.0, torch.float32) if home.loss_scale is None else home.loss_scale
     with torch.cuda.device(home.device) if home.device.type == "cuda" else torch.no_grad():
         triton_norm.clip(here[0] if len(here) == 1 else torch.cat(here), limit, loss_scale, *home.outcome)
     return home.outcome

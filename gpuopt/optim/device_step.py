@@ -101,6 +101,8 @@ class DeviceStep:
         self._counts = self._new_counts(members)
         self._expected: np.ndarray[Any, Any] | None = None
         self._first_of_class: np.ndarray[Any, Any] | None = None
+        self._constants: dict[torch.dtype, tuple[float, torch.Tensor]] = {}
+        self._sources: list[torch.Tensor] = []
         self.loss_scale: torch.Tensor | None = None
         self.found_inf: torch.Tensor | None = None
         self.outcome: Outcome | None = None
@@ -111,13 +113,18 @@ class DeviceStep:
         return any(launch.table.variant.compute == _WIDE for launch in self.plans.launches)
 
     def prepare(self, settings: Sequence[Sequence[Any]]) -> None:
-        """Has what is compiled on the host compiled before anything is written.
+        """Checks settings, and has what is compiled on the host compiled, before anything is written.
 
         Args:
             settings: For each group, see :meth:`place`.
         """
-        if not self.scheduled:
+        if self.scheduled:
+            self._schedule(settings)
+        else:
+            threads = torch.get_num_threads()
             self.plans.prepare(self._rows(settings))
+            if torch.get_num_threads() != threads:  # Numba sets it for its own as these start, if both are OpenMP's
+                torch.set_num_threads(threads)
 
     def move_grads(self, addresses: Sequence[int], grads: Sequence[torch.Tensor]) -> None:
         """Takes gradients at new addresses, of all that are stepped, in the layout of those before."""
@@ -149,6 +156,15 @@ class DeviceStep:
     def sum_squares(self) -> list[Any]:
         """See :meth:`gpuopt.plan.Plans.sum_squares`."""
         return self.plans.sum_squares()
+
+    def constant(self, value: float, dtype: torch.dtype) -> torch.Tensor:
+        """A tensor of one element on the device, one for each dtype, filled where ``value`` has changed."""
+        if dtype not in self._constants:
+            self._constants[dtype] = value, torch.full((1,), value, dtype=dtype, device=self.device)
+        filled, tensor = self._constants[dtype]
+        if filled != value:
+            self._constants[dtype] = value, tensor.fill_(value)
+        return tensor
 
     def step(self) -> None:
         """The step, as it was placed. It advances the step counts unless it is skipped."""

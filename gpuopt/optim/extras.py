@@ -67,7 +67,7 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
     if decay is not None and not (_is_number(decay) and isfinite(decay) and 0 <= decay <= 1):
         raise ValueError(f"ema_decay must be in [0, 1] or None, but is {decay!r}")
     dtype = extras.get("state_dtype")
-    if dtype is not None and str(dtype).removeprefix("torch.") not in BY_DTYPE:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in BY_DTYPE):
         raise ValueError(f"state_dtype must be torch.{', torch.'.join(BY_DTYPE)} or None, but is {dtype!r}")
 
 

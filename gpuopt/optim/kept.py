@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -13,8 +13,11 @@ from gpuopt.optim.device_step import DeviceStep, Member
 from gpuopt.optim.param_state import STEP, real
 
 _address = torch.Tensor.data_ptr
+_numel = torch.Tensor.numel
 _strides = torch.Tensor.stride
 _is_contiguous = torch.Tensor.is_contiguous
+
+_END = object()
 
 
 class Kept:
@@ -31,10 +34,13 @@ class Kept:
         self._ends = ends
         self._key = key
         self._state = state
-        self._state_size = len(state)
         self._params = [member.param for member in members]
+        self._numels = list(map(_numel, self._params))
+        self._strides = _strides_unless_contiguous(self._params)
         self._is_complex = any(map(torch.is_complex, self._params))
+        self._stateful = [member.param for member in members if member.state]
         self._states = [member.state for member in members if member.state]
+        self._all_states: list[Any] = []
         self._entries = list(self._look_up())
         # The counts are views into memory of ours, so that only the others can be elsewhere.
         self._tensors = self._params + [
@@ -47,19 +53,24 @@ class Kept:
         grads = [real(member.grad) for member in members]
         self._grad_addresses = list(map(_address, grads))
         self._dtypes = [grad.dtype for grad in grads]
-        self._grad_strides = None if all(map(_is_contiguous, grads)) else list(map(_strides, grads))
+        self._grad_strides = _strides_unless_contiguous(grads)
         self._needs_grads = self._is_complex or any(step.plans.packs_grads for step in device_steps)
+
+    def keep_state(self) -> None:
+        """Gives the optimizer the state that was made for the step, once nothing stands in the way of it."""
+        self._state.update(zip(self._stateful, self._states, strict=True))
+        self._all_states = list(self._state.values())
 
     def fits(self, params: Sequence[torch.Tensor], ends: list[int], key: Any, state: Any) -> bool:
         """Whether parameters and state are those that the steps were planned for, where they were."""
-        if ends != self._ends or key != self._key or state is not self._state or len(state) != self._state_size:
+        if ends != self._ends or key != self._key or state is not self._state:
             return False
-        if not all(map(is_, params, self._params)):
-            return False
-        entries = list(self._look_up())
         return (
-            len(entries) == len(self._entries)
-            and all(map(is_, entries, self._entries))
+            _same(state.values(), self._all_states)
+            and all(map(is_, params, self._params))
+            and list(map(_numel, params)) == self._numels
+            and _lie(params, self._strides)
+            and _same(self._look_up(), self._entries)
             and list(map(_address, self._tensors)) == self._addresses
         )
 
@@ -71,20 +82,33 @@ class Kept:
             addresses = list(map(_address, grads))
         except RuntimeError:  # sparse
             return False
-        if [grad.dtype for grad in grads] != self._dtypes or not self._lie_as_before(grads):
+        if [grad.dtype for grad in grads] != self._dtypes or not _lie(grads, self._grad_strides):
             return False
         if addresses != self._grad_addresses or self._needs_grads:
             if any(map(torch.Tensor.is_neg, grads)):
+                return False
+            if 0 in addresses and any(
+                not address and grad.numel() for address, grad in zip(addresses, grads, strict=True)
+            ):
                 return False
             for device_step in self.device_steps:
                 device_step.move_grads(addresses, grads)
             self._grad_addresses = addresses
         return True
 
-    def _lie_as_before(self, grads: Sequence[torch.Tensor]) -> bool:
-        if self._grad_strides is None:
-            return all(map(_is_contiguous, grads))
-        return list(map(_strides, grads)) == self._grad_strides
-
     def _look_up(self) -> Iterator[Any]:
         return chain.from_iterable(map(dict.values, self._states))
+
+
+def _same(items: Iterable[Any], those: Sequence[Any]) -> bool:
+    """Whether ``items`` are the very objects of ``those``, no more and no fewer."""
+    return all(map(is_, chain(items, (_END,)), chain(those, (_END,))))
+
+
+def _strides_unless_contiguous(tensors: Sequence[torch.Tensor]) -> list[Any] | None:
+    return None if all(map(_is_contiguous, tensors)) else list(map(_strides, tensors))
+
+
+def _lie(tensors: Sequence[torch.Tensor], strides: list[Any] | None) -> bool:
+    """Whether tensors have ``strides``, or are contiguous if that is None, which takes less time to find out."""
+    return all(map(_is_contiguous, tensors)) if strides is None else list(map(_strides, tensors)) == strides

@@ -18,11 +18,12 @@ class SGD(Fused, torch.optim.SGD):
 
     where the first step takes :math:`b = g`. Arguments up to ``fused`` are torch's, ``differentiable`` must be False,
     and ``foreach`` and ``fused`` choose nothing. ``capturable`` is as in :class:`~gpuopt.optim.adam.Adam`, the others
-    are those of :class:`~gpuopt.optim.extras.Extras`. With dampening, where a GPU counts the steps, the state has a ``step``, which torch's has not.
-    Sources and Nesterov's form: :mod:`gpuopt.kernels.rules.sgd`.
+    are those of :class:`~gpuopt.optim.extras.Extras`. With dampening the state has a ``step``, which torch's has not,
+    where only the GPU knows whether it was the first. Sources and Nesterov's form: :mod:`gpuopt.kernels.rules.sgd`.
     """
 
     rule = RULES["sgd"]
+    _for_sparse = "torch.optim.SGD"
 
     def __init__(
         self,

@@ -14,8 +14,14 @@ Every driver adds at least eight sums beside each other, so none takes more than
 last place: 8.4e-14.
 """
 
-TORCH = {"float32": (2e-5, 2e-6), "float64": (1e-13, 1e-14)}
+TORCH = {
+    "float32": (2e-5, 2e-6),
+    "float64": (1e-13, 1e-14),
+    "bfloat16": (2**-7, 2**-133),
+    "float16": (2**-10, 2**-24),
+}
 """Relative and absolute tolerance against torch.optim after 50 steps, by dtype: some hundred units in the last place.
 
-Where a root comes close to epsilon, one unit of difference in a moment grows by the condition of the quotient.
+Where a root comes close to epsilon, one unit of difference in a moment grows by the condition of the quotient. In 16
+bits it is one unit in the last place, after one step: what is computed in float32 may be rounded the other way.
 """

@@ -1,0 +1,88 @@
+"""Checkpoints of the optimizers for PyTorch from the CPU to CUDA and back.
+
+1. Training that goes from one device to the other, and back, has the bits of training on the CPU alone, with step
+   counts on the host or, with ``capturable=True``, on the device. State follows its parameter, whatever its dtype.
+2. torch.optim, fused and on CUDA, goes on with what was saved, and gpuopt on the CPU with what torch saved: close to
+   training by torch alone.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kit.checkpoints import END, OPTIONS, STOP, assert_same, checkpoint, new, params, resume, tensors, train, ways
+from kit.tolerances import TORCH
+
+import gpuopt
+from gpuopt.kernels.drivers import DRIVERS
+
+EXTRAS = {
+    "none": (torch.float32, {}),
+    "master and ema": (torch.bfloat16, {"ema_decay": 0.9, "master_weights": True}),
+    "bf16 state": (torch.float32, {"state_dtype": torch.bfloat16}),
+}
+
+
+@pytest.fixture(params=[name for name, entry in DRIVERS.items() if entry.device == "cuda"])
+def backend(request):
+    reason = DRIVERS[request.param].unavailable()
+    if reason:
+        pytest.skip(reason)
+    return request.param
+
+
+def through_a_file(saved, path, device):
+    torch.save(saved, path)
+    return torch.load(path, weights_only=True, map_location=device)
+
+
+@pytest.mark.parametrize("maps", [True, False], ids=["mapped", "left to load_state_dict"])
+@pytest.mark.parametrize("capturable", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("extra", EXTRAS)
+@pytest.mark.parametrize("case", OPTIONS)
+def test_to_the_gpu_and_back(case, extra, capturable, maps, backend, tmp_path):
+    dtype, extras = EXTRAS[extra]
+    if capturable and not DRIVERS[backend].load().SCHEDULES:
+        pytest.skip(f"{backend} does not follow a schedule")
+    straight = new(gpuopt, case, params(dtype), **extras)
+    train(straight, range(STOP))
+    saved = through_a_file(checkpoint(straight), tmp_path / "c", "cuda" if maps else None)
+    train(straight, range(STOP, END + 2))
+
+    on_gpu = new(gpuopt, case, params(dtype, "cuda"), **extras, backend=backend)
+    resume(on_gpu, saved, capturable=capturable)
+    train(on_gpu, range(STOP, END))
+    for state in on_gpu.state.values():
+        assert all(entry.is_cuda for name, entry in state.items() if name != "step")
+    saved = through_a_file(checkpoint(on_gpu), tmp_path / "c", "cpu" if maps else None)
+    back = new(gpuopt, case, params(dtype), **extras)
+    resume(back, saved, capturable=False)
+    train(back, range(END, END + 2))
+    ours, theirs = checkpoint(back), checkpoint(straight)
+    if case == "SGD-dampening" and capturable:
+        for state in ours["optimizer"]["state"].values():
+            assert state.pop("step").item() > 0
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_to_torch_on_the_gpu_and_back(case, backend, tmp_path):
+    way = {"fused": True} if "fused" in ways(case) else {"foreach": True}
+    straight = new(torch.optim, case, params())
+    train(straight, range(END))
+    ours = new(gpuopt, case, params())
+    train(ours, range(2))
+    theirs = new(torch.optim, case, params(device="cuda"), **way)
+    resume(theirs, through_a_file(checkpoint(ours), tmp_path / "c", None), **way)
+    train(theirs, range(2, STOP))
+    ours = new(gpuopt, case, params(device="cuda"), backend=backend)
+    resume(ours, through_a_file(checkpoint(theirs), tmp_path / "c", None))
+    train(ours, range(STOP, END - 2))
+    back = new(gpuopt, case, params())
+    resume(back, through_a_file(checkpoint(ours), tmp_path / "c", None))
+    train(back, range(END - 2, END))
+    rtol, atol = TORCH["float32"]
+    ended, expected = tensors(checkpoint(back)), tensors(checkpoint(straight))
+    assert ended.keys() == expected.keys()
+    for name, tensor in ended.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=rtol, atol=atol, check_device=False)
