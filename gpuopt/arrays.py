@@ -19,7 +19,6 @@ from collections.abc import Mapping, Sequence
 from math import inf
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple
-from weakref import ref
 
 import numpy as np
 
@@ -29,6 +28,7 @@ from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
 from gpuopt.kernels.variant import hyper_row, slots_of
 from gpuopt.memory import copy_of, full_like, library_of, memory_of, moved_to
 from gpuopt.plan import Plans, Tensor
+from gpuopt.seen import Seen
 
 __all__ = ["NAG", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp", "step"]
 
@@ -202,7 +202,7 @@ class Optimizer:
                 self._kept = kept
                 return kept.plans
             if kept.plans.move_grads(gradients):
-                self._kept = kept._replace(grads=_Seen(gradients))
+                self._kept = kept._replace(grads=Seen(gradients))
                 return kept.plans
         state = {name: self._state_of(name, array, slots) for name, array in params.items()}
         choice = backends.choose("cuda" if library_of(arrays[0]) == "cupy" else "cpu", self.backend)
@@ -214,7 +214,7 @@ class Optimizer:
         plans.prepare([row])
         self._state.update(state)
         self.choice = choice
-        self._kept = _Kept(plans, key, _Seen(arrays), _look(arrays), _Seen(gradients), list(state.values()))
+        self._kept = _Kept(plans, key, Seen(arrays), _look(arrays), Seen(gradients), list(state.values()))
         return plans
 
     def __getstate__(self) -> dict[str, Any]:
@@ -232,19 +232,6 @@ class Optimizer:
         }
 
 
-class _Seen:
-    """Which arrays were seen, without keeping them alive. An identity says it as long as none of them has died."""
-
-    def __init__(self, arrays: Sequence[Any]) -> None:
-        self._identities = list(map(id, arrays))
-        self._dead: list[ref[Any]] = []
-        self._references = [ref(array, self._dead.append) for array in arrays]
-
-    def same(self, arrays: Sequence[Any]) -> bool:
-        """Whether these are the very arrays that were seen."""
-        return not self._dead and list(map(id, arrays)) == self._identities
-
-
 def _look(arrays: Sequence[Any]) -> tuple[list[Any], ...]:
     """What of arrays may be changed in place and matters: the dtype, and in NumPy whether they may be written."""
     writable = [array.flags.writeable for array in arrays] if library_of(arrays[0]) == "numpy" else []
@@ -256,9 +243,9 @@ class _Kept(NamedTuple):
 
     plans: Plans
     key: tuple[Any, ...]
-    params: _Seen
+    params: Seen
     look: tuple[list[Any], ...]
-    grads: _Seen
+    grads: Seen
     state: list[dict[str, Any]]
 
 

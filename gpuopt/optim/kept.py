@@ -11,6 +11,7 @@ import torch
 
 from gpuopt.optim.device_step import DeviceStep, Member
 from gpuopt.optim.param_state import STEP, real
+from gpuopt.seen import Seen
 
 _address = torch.Tensor.data_ptr
 _numel = torch.Tensor.numel
@@ -23,8 +24,9 @@ _END = object()
 class Kept:
     """Steps for each device, and what they were planned for.
 
-    Parameters and state are known by identity and address, gradients, which are not kept alive, by address, dtype and
-    strides: PyTorch itself sees to it that a gradient has the shape and the device of its parameter.
+    Parameters and state are known by identity and address. Gradients, which are not kept alive, are known by address,
+    and unless they are the very objects of the last step, by dtype and strides: PyTorch itself sees to it that a new
+    gradient has the shape and the device of its parameter.
     """
 
     def __init__(
@@ -51,6 +53,8 @@ class Kept:
         ]
         self._addresses = list(map(_address, self._tensors))
         grads = [real(member.grad) for member in members]
+        self._identities: list[int] = []
+        self._seen: Seen | None = None
         self._grad_addresses = list(map(_address, grads))
         self._dtypes = [grad.dtype for grad in grads]
         self._grad_strides = _strides_unless_contiguous(grads)
@@ -68,7 +72,6 @@ class Kept:
         return (
             _same(state.values(), self._all_states)
             and all(map(is_, params, self._params))
-            and list(map(_numel, params)) == self._numels
             and _lie(params, self._strides)
             and _same(self._look_up(), self._entries)
             and list(map(_address, self._tensors)) == self._addresses
@@ -76,11 +79,23 @@ class Kept:
 
     def take(self, grads: Sequence[torch.Tensor]) -> bool:
         """Takes the gradients of this step, one per parameter; False where they do not lie like the last."""
-        if self._is_complex:
-            grads = list(map(real, grads))
+        if self._seen is not None and self._seen.same(grads) and list(map(_address, grads)) == self._grad_addresses:
+            return True
+        if not self._look_at(list(map(real, grads)) if self._is_complex else grads):
+            return False
+        # Gradients that come again are worth remembering.
+        identities = list(map(id, grads))
+        self._seen = Seen(grads) if identities == self._identities and not self._needs_grads else None
+        self._identities = identities
+        return True
+
+    def _look_at(self, grads: Sequence[torch.Tensor]) -> bool:
+        """Takes gradients that may be others than those of the last step."""
         try:
             addresses = list(map(_address, grads))
         except RuntimeError:  # sparse
+            return False
+        if list(map(_numel, self._params)) != self._numels:
             return False
         if [grad.dtype for grad in grads] != self._dtypes or not _lie(grads, self._grad_strides):
             return False

@@ -35,7 +35,8 @@ def state_of(param: torch.Tensor, old: Mapping[str, Any], wanted: Wanted) -> dic
     state = dict(old)
     base = param.detach()
     if wanted.master and param.dtype in _NARROW:
-        if MASTER not in state:
+        # Where it has been cast, torch.optim has loaded it since, and stepped the parameter without it.
+        if MASTER not in state or state[MASTER].dtype is not torch.float32:
             state[MASTER] = base.float()
         base = state[MASTER]
     for slot in wanted.slots:
