@@ -3,7 +3,8 @@ r"""What earlier work on the same device leaves for a step, which the host never
 .. math:: c \leftarrow c\, k / L
 
 The gradient scale :math:`c` of every hyper row takes the clipping factor :math:`k` and the loss scale :math:`L`, in
-the compute dtype and in this order. Where an infinity was found, the step changes nothing.
+the compute dtype and in this order. Where an infinity was found, the step changes nothing, except that gradients that
+are to be zeroed still are: the infinity would otherwise stay in them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class Signals(NamedTuple):
     Attributes:
         loss_scale: float32. Gradients are divided by it.
         clip_factor: Of the compute dtype. Gradients are multiplied by it.
-        found_inf: float32. Unless it is 0, nothing is written.
+        found_inf: float32. Unless it is 0, nothing is written but zeros to gradients that are to be zeroed.
     """
 
     loss_scale: int = 0
@@ -28,7 +29,7 @@ class Signals(NamedTuple):
     found_inf: int = 0
 
     def skip(self) -> bool:
-        """Whether a step in host memory must do nothing."""
+        """Whether a step in host memory must leave all but gradients alone."""
         return bool(self.found_inf) and _scalar(self.found_inf, np.float32) != 0
 
     def scaled(self, hyper: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

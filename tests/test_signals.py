@@ -5,8 +5,8 @@
 2. One step of SGD with average, copy and gradients to zero is the textbook's, operation by operation.
 3. Numba and the CUDA C++ of the CuPy driver's table form, compiled for the host, give the oracle's bits for each of
    the eight ways to give or leave out three signals, and for zeros, infinities, NaN and subnormals in them.
-4. Where found_inf is not zero, NaN included, no driver writes a byte: not of parameters, state, gradients to be
-   zeroed, average or copy.
+4. Where found_inf is not zero, NaN included, no driver writes a byte of parameters, state, average or copy, nor of
+   gradients unless they are to be zeroed, and then they are.
 5. Signals and hyper rows are only read, and no value of theirs raises a warning.
 
 ``interpreted/test_triton_signals.py`` has 3 and 4 for the Triton driver.

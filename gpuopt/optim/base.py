@@ -195,6 +195,8 @@ class Fused(torch.optim.Optimizer):
         if not params:  # here GradScaler's found_inf is no tensor
             return
         if found_inf is not None and not self._scheduled and found_inf.item() != 0:
+            if self.zero_grads:
+                torch._foreach_zero_(grads)
             return
         kept, self._kept = self._kept, None  # until all is well again
         is_new = False

@@ -20,7 +20,8 @@ class Extras(TypedDict, total=False):
         max_grad_norm: Gradients of all groups together are scaled down to this norm where theirs is larger, as by
             ``torch.nn.utils.clip_grad_norm_`` but without being written. None for no clipping.
         error_if_nonfinite: Whether a norm that is infinite or undefined is an error. To say so, the host waits.
-        zero_grads: Whether gradients are set to zero as they are read.
+        zero_grads: Whether gradients are set to zero as they are read, also by a step that an overflow makes do
+            nothing else.
         ema_decay: Decay of an exponential moving average of the parameters, kept as ``ema`` in their state and put in
             their place by :meth:`~gpuopt.optim.base.Fused.averaged_weights`. None for none.
         master_weights: Whether float16 and bfloat16 parameters have a float32 original, kept as ``master_param`` in

@@ -110,13 +110,13 @@ def table_body(variant: Variant, tile: int) -> str:
         f"const T {variant.hyper_fields[0]} = stored_{variant.hyper_fields[0]} * clip_factor / loss_scale;",
         "T found_inf = T(0);",
         f"if ({found_inf}) widen(found_inf, *reinterpret_cast<const float*>({found_inf}));",
-        "if (!(found_inf != T(0))) {",
     ]
     lines += [
         f"{slot.stored}* const {slot.name}_at = "
         f"reinterpret_cast<{slot.stored}*>(rows[row + {POINTERS + slot.column}]) + start;"
         for slot in slots
     ]
+    lines += ["if (!(found_inf != T(0))) {"]
     taken = [slot for slot in slots if slot.name != epilogue.COPY]
     arguments = ", ".join(f"T {'' if slot.name == 'g' else '&'}{slot.name}" for slot in taken)
     lines += [f"const auto step = [&]({arguments}) {{", _arithmetic(variant), "};"]
@@ -142,7 +142,10 @@ def table_body(variant: Variant, tile: int) -> str:
         for slot in slots
         if slot.written
     ]
-    lines += ["}", "}", "}"]
+    lines += ["}", "}"]
+    if variant.zero_grads:
+        lines += ["} else {", f"for (int k = 0; k < {count} && k < left; ++k) g_at[k] = 0;"]
+    lines += ["}"]
     return "\n".join(lines)
 
 

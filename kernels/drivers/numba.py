@@ -25,6 +25,7 @@ from numba.extending import intrinsic, overload, register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from gpuopt.kernels import epilogue, prologue
+from gpuopt.kernels.drivers.numpy import zero_grads
 from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.prologue import Prologue
@@ -76,6 +77,7 @@ def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     hyper, signals = placed
     if signals.skip():
+        zero_grads(table)
         return
     hyper = signals.scaled(hyper)
     neutral = bool((hyper[:, : len(Prologue._fields)] == Prologue()).all())

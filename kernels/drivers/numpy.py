@@ -55,6 +55,7 @@ def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     hyper, signals = placed
     if signals.skip():
+        zero_grads(table)
         return
     variant = table.variant
     hyper = signals.scaled(hyper)
@@ -65,6 +66,14 @@ def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int
                 block = slice(start, start + table.tile)
                 blocks = [None if slot is None else slot[block] for slot in slots]
                 _step(variant, blocks, scalars)
+
+
+def zero_grads(table: Table) -> None:
+    """What a step that is skipped still does, if its variant zeroes gradients."""
+    if table.variant.zero_grads:
+        for _, grad, *_ in _slots(table):
+            assert grad is not None
+            grad[:] = 0
 
 
 def _slots(table: Table) -> list[list[np.ndarray[Any, Any] | None]]:

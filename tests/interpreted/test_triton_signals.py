@@ -1,7 +1,8 @@
 """The Triton driver, interpreted, takes signals as the oracle does.
 
 The contract of ``test_signals.py``: the oracle's bits for each way to give or leave out three signals and for zeros,
-infinities, NaN and subnormals in them; and where found_inf is not zero, no byte is written.
+infinities, NaN and subnormals in them; and where found_inf is not zero, no byte is written but zeros to
+gradients that are to be zeroed.
 """
 
 from __future__ import annotations
