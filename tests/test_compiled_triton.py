@@ -43,7 +43,7 @@ THREADS = 32 * driver.OPTIONS["num_warps"]
 
 REGISTERS = {
     "float32": (32, 56, 64, 72, 80, 96),
-    "float64": (48, 96, 120, 136, 144),
+    "float64": (48, 96, 120, 136, 152),
 }
 """The most registers of a thread, by compute dtype and number of slots beyond parameter and gradient: the most seen,
 in steps of 8."""
@@ -113,7 +113,8 @@ def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
 def test_16_bit_stores_round_to_nearest_even(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, sass.NARROWING) - sass.among(kernel.ptx, sass.NARROWING_TO_NEAREST)
     # One element a thread and store in the masked path, which may be unrolled; all of a tile in the other.
-    masked, rest = divmod(sass.count(kernel.ptx, r"st\.global\.[bfsu]\d+"), len(kernel.stored))
+    zeros = kernel.variant.zero_grads * driver.TILE // THREADS  # of a step that is skipped
+    masked, rest = divmod(sass.count(kernel.ptx, r"st\.global\.[bfsu]\d+") - zeros, len(kernel.stored))
     assert (masked > 0, rest) == (True, 0)
     assert sass.narrowed(kernel.ptx) == kernel.rounded.count(2) * (driver.TILE // THREADS + masked)
 

@@ -144,7 +144,7 @@ def table_body(variant: Variant, tile: int) -> str:
     ]
     lines += ["}", "}"]
     if variant.zero_grads:
-        lines += ["} else {", f"for (int k = 0; k < {count} && k < left; ++k) g_at[k] = 0;"]
+        lines += ["} else {", "#pragma unroll 1", f"for (int k = 0; k < {count} && k < left; ++k) g_at[k] = 0;"]
     lines += ["}"]
     return "\n".join(lines)
 

@@ -255,14 +255,14 @@ def step_kernel(
     :class:`~gpuopt.kernels.signals.Signals`. P, G, A to C, AVERAGE and COPY are the dtypes of parameter, gradient,
     state and epilogue slots, None where absent; SLOTS counts the state slots of the rule.
     """
-    tile = tl.program_id(0)
-    row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
-    start = (tile - tl.load(row + _FIRST_TILE)) * TILE
-    start = tl.multiple_of(start, TILE)
     found_inf = signal(signals, FOUND_INF, tl.float32, 0.0)
     if found_inf == 0:
         clip_factor = signal(signals, CLIP_FACTOR, COMPUTE, 1.0)
         loss_scale = signal(signals, LOSS_SCALE, tl.float32, 1.0).to(COMPUTE)
+        tile = tl.program_id(0)
+        row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
+        start = (tile - tl.load(row + _FIRST_TILE)) * TILE
+        start = tl.multiple_of(start, TILE)
         fields: tl.constexpr = _PROLOGUE_FIELDS + FIELDS + _EPILOGUE_FIELDS
         scalars = hyper + tl.load(row + _HYPER_ROW) * fields
         grad_scale = div_rn(tl.load(scalars) * clip_factor, loss_scale)
@@ -278,10 +278,11 @@ def step_kernel(
         # fmt: on
     if ZERO_GRADS:  # noqa: SIM102 (it decides at compile time)
         if found_inf != 0:
-            end = min(tl.load(row + _NUMEL), start + TILE)
-            for at in range(start, end, TAIL):
-                lane = tl.arange(0, TAIL)
-                tl.store(slot(row, 1, G, at, 1) + lane, tl.zeros([TAIL], G), mask=lane < end - at)
+            tile = tl.program_id(0)
+            row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
+            start = (tile - tl.load(row + _FIRST_TILE)) * TILE
+            lane = start + tl.arange(0, TILE)
+            tl.store(slot(row, 1, G, 0, 1) + lane, tl.zeros([TILE], G), mask=lane < tl.load(row + _NUMEL))
 
 
 @triton.jit

@@ -65,13 +65,11 @@ def test_tensors_are_stepped_by_the_rows_of_the_host(rule: Rule, formats: tuple)
         given = Given(variant, loss_scale=8.0, clip_factor=0.9, **({} if found is None else {"found_inf": found}))
         for each in (tensors, expected):
             each.draw(seed=step)
-        before, bytes_before = scheduled.counts.copy(), [slots["grad"].tobytes() for slots in tensors.buffers]
+        before = scheduled.counts.copy()
         driver.run(table, scheduled.schedule, signals=given.signals)
         assert scheduled.counts.tolist() == (before + (not found)).tolist()
-        if found:
-            assert [slots["grad"].tobytes() for slots in tensors.buffers] == bytes_before
-        else:
-            oracle.run(oracle_table, scheduled.rows(variant), signals=given.signals)
+        # Where an infinity was found, the oracle reads no row either: only zeroed gradients change.
+        oracle.run(oracle_table, scheduled.rows(variant), signals=given.signals)
         assert_same_bits(tensors, expected, f"triton, step {step}:")
         scheduled.change(seed=step)
 
