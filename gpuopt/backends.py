@@ -36,7 +36,7 @@ def available() -> dict[str, str | None]:
     return {name: entry.unavailable() for name, entry in DRIVERS.items()}
 
 
-def choose(device: str = "cpu", backend: str | None = None) -> Choice:
+def choose(device: str = "cpu", backend: str | None = None, prefer: str | None = None) -> Choice:
     """The backend for arrays in the memory of ``device``.
 
     Where the fastest cannot run, the choice of the next is warned of, once.
@@ -44,6 +44,7 @@ def choose(device: str = "cpu", backend: str | None = None) -> Choice:
     Args:
         device: ``"cpu"`` for host memory, ``"cuda"`` for a GPU's.
         backend: Its name; None for the fastest that can run here.
+        prefer: The one to take for the fastest, where it serves ``device``; None for the first of the registry.
 
     Raises:
         ValueError: There is no such backend, or it does not serve ``device``.
@@ -52,7 +53,7 @@ def choose(device: str = "cpu", backend: str | None = None) -> Choice:
     if backend is not None:
         return _requested(device, backend)
     reasons: list[str] = []
-    for name, entry in DRIVERS.items():
+    for name, entry in sorted(DRIVERS.items(), key=lambda item: item[0] != prefer):
         if entry.device != device:
             continue
         reason = entry.unavailable()

@@ -147,6 +147,8 @@ def _memory_of_tensor(tensor: Any, name: str) -> Memory:
         raise ValueError(f"{name} must not be a view that negates, but is one: call resolve_neg()")
     if tensor.untyped_storage().nbytes() == 0 and tensor.numel():
         raise ValueError(f"{name} must have memory, but its storage has been freed")
+    if tensor.data_ptr() == 0 and tensor.numel():
+        raise TypeError(f"{name} must have memory of its own, but {type(tensor).__name__} has none")
     size = format.itemsize
     return Memory(
         "torch",

@@ -38,8 +38,8 @@ def clip_factor(norm: float, max_norm: float) -> float:
     return 1.0 if factor >= 1 else factor
 
 
-def triton_form(total, loss_scale, max_norm):
+def triton_form(total, loss_scale, max_norm, epsilon):
     """``(norm, clip_factor)`` from the sum of all squares, on Triton tensors of float64."""
     norm = sqrt_rn(total) / loss_scale
-    factor = max_norm / (norm + 1e-6)
+    factor = max_norm / (norm + epsilon)
     return norm, tl.where(factor >= 1, 1.0, factor)

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +60,17 @@ def test_a_slower_one_is_warned_of_once(without):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         backends.choose("cpu")
+
+
+def test_the_preferred_comes_first(monkeypatch):
+    assert backends.choose("cpu", prefer="numpy").name == "numpy"
+    assert backends.choose("cpu", prefer="triton").name == "numba"
+    for name in ("cupy", "triton"):
+        driver = SimpleNamespace(DEVICE="cuda", unavailable=lambda: None)
+        entry = SimpleNamespace(device="cuda", unavailable=lambda: None, load=lambda driver=driver: driver)
+        monkeypatch.setitem(backends.DRIVERS, name, entry)
+    assert backends.choose("cuda").name == "cupy"
+    assert backends.choose("cuda", prefer="triton").name == "triton"
 
 
 @pytest.mark.parametrize(

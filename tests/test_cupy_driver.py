@@ -115,6 +115,7 @@ def test_schedule_and_norm_are_tritons(numels: tuple[int, ...], monkeypatch: pyt
     triton = SimpleNamespace(
         Placed=Placed,
         place=place,
+        on_stream=lambda device, stream: nullcontext(),
         as_tensor=lambda array: f"tensor {array}",
         advance=lambda *arguments: calls.append(("advance", *arguments)),
         sum_squares=lambda *arguments: calls.append(("sum_squares", *arguments)),

@@ -540,3 +540,19 @@ def test_it_is_an_optimizer_of_torch(name: str) -> None:
     added = {"capturable": False} if name in ("SGD", "Adagrad") else {}
     assert optimizer.defaults == expected.defaults | added
     assert repr(optimizer).startswith(f"{name} (\nParameter Group 0\n")
+
+
+def test_the_same_memory_seen_otherwise() -> None:
+    """A gradient of the same address and dtype, but negated or transposed, is another."""
+    grad = drawn(torch.empty(4, 4), 1)
+    param = torch.nn.Parameter(torch.zeros(4, 4))
+    optimizer = gpuopt.SGD([param], lr=1.0)
+    for _ in range(3):
+        param.grad = grad
+        optimizer.step()
+    grad.data = grad.data.t()
+    optimizer.step()
+    torch.testing.assert_close(param.detach(), -3 * grad.t() - grad)
+    param.grad = torch._neg_view(grad)
+    with pytest.raises(ValueError, match="grad 0 of group 0 must not be a view that negates"):
+        optimizer.step()

@@ -372,3 +372,63 @@ def test_a_state_dtype_is_for_new_state_alone() -> None:
         torch.float32,
         torch.float32,
     ]
+
+
+def bf16_parameter() -> torch.nn.Parameter:
+    param = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    param.grad = torch.ones(3, dtype=torch.bfloat16)
+    return param
+
+
+def test_what_was_switched_off_starts_anew() -> None:
+    param = bf16_parameter()
+    optimizer = gpuopt.SGD([param], lr=1.0, master_weights=True, ema_decay=0.5)
+    optimizer.step()
+    assert set(optimizer.state[param]) == {"master_param", "ema"}
+    optimizer.master_weights, optimizer.ema_decay = False, None
+    with pytest.raises(RuntimeError, match="ema_decay must be given"), optimizer.averaged_weights():
+        pass
+    optimizer.step()
+    assert not optimizer.state[param]
+    optimizer.master_weights, optimizer.ema_decay = True, 0.5
+    optimizer.step()
+    assert param.tolist() == [-2.0] * 3
+    assert optimizer.state[param]["ema"].tolist() == [-1.5] * 3
+
+
+def test_what_torch_has_cast_is_widened() -> None:
+    param, other = bf16_parameter(), bf16_parameter()
+    optimizer = gpuopt.Adam([param], master_weights=True, ema_decay=0.5)
+    optimizer.step()
+    torchs = torch.optim.Adam([other])
+    torchs.load_state_dict(optimizer.state_dict())
+    torchs.step()
+    assert torchs.state[other]["master_param"].dtype is torch.bfloat16
+    back = gpuopt.Adam([other], lr=0.0, master_weights=True, ema_decay=0.5)
+    back.load_state_dict(torchs.state_dict())
+    back.param_groups[0]["lr"] = 0.0
+    before = other.detach().clone()
+    back.step()
+    assert {value.dtype for value in back.state[other].values()} == {torch.float32}
+    assert torch.equal(back.state[other]["master_param"], before.float())
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adagrad"])
+def test_capturable_outlasts_a_checkpoint_of_torch(name: str) -> None:
+    param = torch.nn.Parameter(torch.ones(3))
+    optimizer = getattr(gpuopt, name)([param], capturable=True)
+    optimizer.load_state_dict(getattr(torch.optim, name)([param]).state_dict())
+    assert optimizer.param_groups[0]["capturable"] is True
+
+
+@each_backend
+def test_the_default_device_does_not_matter(backend: str) -> None:
+    param = torch.nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    optimizer = gpuopt.Adam([param], backend=backend, max_grad_norm=1.0, ema_decay=0.9)
+    torch.set_default_device("meta")
+    try:
+        optimizer.step()
+    finally:
+        torch.set_default_device(None)
+    assert optimizer.last_grad_norm == torch.tensor(3.0).sqrt()

@@ -64,7 +64,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
         for param in self._params():
             wanted = Wanted(self.rule.slots, self._initial(), self.state_dtype)
             state = state_of(param, self.state.get(param, {}), wanted)
-            self.state[param] = {STEP: torch.tensor(0.0), **state}
+            self.state[param] = {STEP: torch.tensor(0.0, device="cpu"), **state}
         super().share_memory()
 
     def _settings(self, group: Group) -> tuple[Any, ...]:

@@ -27,7 +27,8 @@ class Fused(torch.optim.Optimizer):
 
     Attributes:
         last_grad_norm: Norm of all gradients of the last step with ``max_grad_norm``, before clipping, as a tensor of
-            no dimension on their device; None before it. With a loss scale, that of the unscaled gradients.
+            no dimension on their device; None before it. With a loss scale, that of the unscaled gradients. After an
+            overflow it may be that of an earlier step, or infinite.
     """
 
     rule: ClassVar[Rule]
@@ -97,7 +98,7 @@ class Fused(torch.optim.Optimizer):
             RuntimeError: There is no average yet: ``ema_decay`` is None, or no step has been taken.
         """
         averages = [(p, self.state[p][EMA]) for p in self._params() if EMA in self.state.get(p, ())]
-        if not averages:
+        if self.ema_decay is None or not averages:
             raise RuntimeError("there are no averaged weights: ema_decay must be given, and a step taken")
         if self._is_averaged:
             raise RuntimeError("the averaged weights are in place already")
@@ -127,6 +128,9 @@ class Fused(torch.optim.Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for group in self.param_groups:
+            for name, value in self.defaults.items():  # some of which torch's checkpoints have not
+                group.setdefault(name, value)
         self._kept = None
 
     def _options(self, group: Group) -> tuple[str, ...]:
@@ -174,6 +178,8 @@ class Fused(torch.optim.Optimizer):
                 f"Attempting CUDA graph capture of step() for an instance of {type(self).__name__} but param_groups' "
                 "capturable is False."
             )
+        if capturing and self.max_grad_norm is not None and self.error_if_nonfinite:
+            raise RuntimeError("error_if_nonfinite makes the host wait, which a CUDA graph cannot capture")
         self._check_extras()
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         rows = [self._row(group) for group in self.param_groups]
@@ -238,7 +244,8 @@ class Fused(torch.optim.Optimizer):
             )
             for group in self.param_groups
         ]
-        extras = (self.backend, self.zero_grads, self.ema_decay is not None, self.master_weights, self._scheduled)
+        switches = (self.max_grad_norm is not None, self.ema_decay is not None, self.master_weights)
+        extras = (self.backend, self.zero_grads, switches, self._scheduled)
         return groups, extras
 
     def _row(self, group: Group) -> tuple[Any, ...]:

@@ -26,7 +26,8 @@ def clip(steps: Sequence[DeviceStep], max_norm: float, error_if_nonfinite: bool)
         RuntimeError: It is not finite, ``error_if_nonfinite``, and the steps would not be skipped anyway.
     """
     first = steps[0]
-    sums = [torch.as_tensor(part) for step in steps for part in step.sum_squares()]
+    parts = [part for step in steps for part in step.sum_squares()]
+    sums = [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
     outcome = _on_device(first, sums, max_norm) if _all_scheduling(steps) else _on_host(first, sums, max_norm)
     for step in steps:
         assert step.outcome is not None

@@ -88,7 +88,7 @@ class DeviceStep:
             TypeError, ValueError, RuntimeError: As :class:`gpuopt.plan.Plans` and :func:`gpuopt.backends.choose`.
         """
         self.device = members[0].param.device
-        self.choice = backends.choose(self.device.type, backend)
+        self.choice = backends.choose(self.device.type, backend, prefer="triton")
         self.driver = self.choice.driver
         self.scheduled = scheduled and self.driver.SCHEDULES
         self._rule = rule
@@ -162,7 +162,9 @@ class DeviceStep:
         if dtype not in self._constants:
             self._constants[dtype] = value, torch.full((1,), value, dtype=dtype, device=self.device)
         filled, tensor = self._constants[dtype]
-        if filled != value:
+        if filled != value:  # which a capture would only record
+            if self.device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+                raise RuntimeError("max_grad_norm was changed: a step must be taken outside of the CUDA graph first")
             self._constants[dtype] = value, tensor.fill_(value)
         return tensor
 
@@ -176,8 +178,10 @@ class DeviceStep:
             self._expected = counts.copy()
 
     def _here(self, scalar: torch.Tensor | None) -> torch.Tensor | None:
-        """A scalar as the step reads it: float32, and where the parameters are."""
-        return None if scalar is None else scalar.detach().to(self.device, torch.float32, non_blocking=True)
+        """A scalar as the step reads it: float32, and where the parameters are. The host waits for its own."""
+        if scalar is None:
+            return None
+        return scalar.detach().to(self.device, torch.float32, non_blocking=self.device.type == "cuda")
 
     def _signals(self) -> dict[np.dtype[Any], Signals] | None:
         loss_scale, found_inf = (0 if s is None else s.data_ptr() for s in (self.loss_scale, self.found_inf))

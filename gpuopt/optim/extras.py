@@ -26,7 +26,10 @@ class Extras(TypedDict, total=False):
             their place by :meth:`~gpuopt.optim.base.Fused.averaged_weights`. None for none.
         master_weights: Whether float16 and bfloat16 parameters have a float32 original, kept as ``master_param`` in
             their state, which is stepped and of which they are a rounded copy.
-        state_dtype: Of state that is made from now on; None for that of the parameter, or of its original.
+        state_dtype: Of the rule's slots that are made from now on, of real parameters; None for that of the
+            parameter, or of its original.
+
+    An original or an average that is switched off is dropped at the next step.
     """
 
     backend: str | None

@@ -24,6 +24,9 @@ _END = object()
 class Kept:
     """Steps for each device, and what they were planned for.
 
+    Made from ``members``, all that is stepped; ``ends``, how many of them come before the end of each group; ``key``,
+    what else the plan depends on; and ``state``, the optimizer's.
+
     Parameters and state are known by identity and address. Gradients, which are not kept alive, are known by address,
     and unless they are the very objects of the last step, by dtype and strides: PyTorch itself sees to it that a new
     gradient has the shape and the device of its parameter.
@@ -41,6 +44,7 @@ class Kept:
         self._strides = _strides_unless_contiguous(self._params)
         self._is_complex = any(map(torch.is_complex, self._params))
         self._stateful = [member.param for member in members if member.state]
+        self._stateless = [member.param for member in members if not member.state]
         self._states = [member.state for member in members if member.state]
         self._all_states: list[Any] = []
         self._entries = list(self._look_up())
@@ -62,6 +66,8 @@ class Kept:
 
     def keep_state(self) -> None:
         """Gives the optimizer the state that was made for the step, once nothing stands in the way of it."""
+        for param in self._stateless:
+            self._state.pop(param, None)
         self._state.update(zip(self._stateful, self._states, strict=True))
         self._all_states = list(self._state.values())
 
@@ -79,7 +85,12 @@ class Kept:
 
     def take(self, grads: Sequence[torch.Tensor]) -> bool:
         """Takes the gradients of this step, one per parameter; False where they do not lie like the last."""
-        if self._seen is not None and self._seen.same(grads) and list(map(_address, grads)) == self._grad_addresses:
+        if (
+            self._seen is not None
+            and self._seen.same(grads)
+            and _lie(grads, self._grad_strides)
+            and list(map(_address, grads)) == self._grad_addresses
+        ):
             return True
         if not self._look_at(list(map(real, grads)) if self._is_complex else grads):
             return False
@@ -99,9 +110,9 @@ class Kept:
             return False
         if [grad.dtype for grad in grads] != self._dtypes or not _lie(grads, self._grad_strides):
             return False
+        if any(map(torch.Tensor.is_neg, grads)):
+            return False
         if addresses != self._grad_addresses or self._needs_grads:
-            if any(map(torch.Tensor.is_neg, grads)):
-                return False
             if 0 in addresses and any(
                 not address and grad.numel() for address, grad in zip(addresses, grads, strict=True)
             ):

@@ -31,19 +31,31 @@ class Wanted(NamedTuple):
 
 
 def state_of(param: torch.Tensor, old: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
-    """``old`` with what is wanted and not there made new, and with the layout of ``param``; ``old`` is not changed."""
+    """``old`` with what is wanted and not there made new, and with the layout of ``param``; ``old`` is not changed.
+
+    What is switched off is dropped: an original or an average that was not updated would be stale.
+    """
     state = dict(old)
     base = param.detach()
     if wanted.master and param.dtype in _NARROW:
-        # Where it has been cast, torch.optim has loaded it since, and stepped the parameter without it.
-        if MASTER not in state or state[MASTER].dtype is not torch.float32:
+        if MASTER in state and state[MASTER].dtype is not torch.float32:
+            # torch.optim has cast all state in loading it, and stepped the parameter without its original.
+            del state[MASTER]
+            state |= {slot: state[slot].float() for slot in wanted.slots if slot in state and wanted.dtype is None}
+        if MASTER not in state:
             state[MASTER] = base.float()
         base = state[MASTER]
+    else:
+        state.pop(MASTER, None)
     for slot in wanted.slots:
         if state.get(slot) is None:
             state[slot] = _full_like(base, wanted.initial, wanted.dtype)
-    if wanted.average and EMA not in state:
+    if not wanted.average:
+        state.pop(EMA, None)
+    elif EMA not in state:
         state[EMA] = base.float() if base.dtype in _NARROW else base.clone()
+    elif state[EMA].dtype in _NARROW:  # an average of 16 bits would stand still
+        state[EMA] = state[EMA].float()
     for name in {*wanted.slots, MASTER, EMA} & set(state):
         state[name] = _laid_out_like(param, state[name])
     return state

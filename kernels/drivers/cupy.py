@@ -34,6 +34,8 @@ PLAIN_NUMEL = 1 << 20
 
 def unavailable() -> str | None:
     """Why CuPy cannot run here; None when it can."""
+    if not hasattr(cupy.cuda.Stream, "from_external"):
+        return f"CuPy {cupy.__version__} is too old, 14 is needed"
     try:
         return None if cupy.cuda.runtime.getDeviceCount() else "CuPy sees no CUDA device"
     except cupy.cuda.runtime.CUDARuntimeError as error:
@@ -66,7 +68,8 @@ def sum_squares(table: Table, placed: Placed | Array, stream: int = 0) -> Any:
     """By Triton's kernel, as a tensor of PyTorch."""
     assert isinstance(placed, Placed)
     triton = _triton("the norm of gradients")
-    return triton.sum_squares(table, triton.Placed(*map(triton.as_tensor, placed[:4])), stream)
+    with triton.on_stream(table.device, stream):  # where tensors are made of what is on the device
+        return triton.sum_squares(table, Placed(*map(triton.as_tensor, placed[:4])), stream)
 
 
 def step(table: Table, placed: Placed | Array, stream: int = 0) -> None:
@@ -178,5 +181,5 @@ def _array(address: int, numel: int, format: Format) -> cupy.ndarray:
 
 
 def _overwrite(buffer: cupy.ndarray, array: np.ndarray[Any, Any]) -> None:
-    # From pageable memory the driver takes its own copy before it returns, so the array may change at once.
+    # From pageable memory CUDA stages an array of this size before it returns, so the array may change at once.
     buffer[: len(array)].set(array, stream=cupy.cuda.get_current_stream())

@@ -189,7 +189,7 @@ class _Spare:
 
     def __init__(self, copy: DeviceTable) -> None:
         self._copy = copy.twin(torch.empty_like(copy.buffer))
-        self._pinned = torch.empty(copy.buffer.shape, dtype=copy.buffer.dtype, pin_memory=True)
+        self._pinned = torch.empty(copy.buffer.shape, dtype=copy.buffer.dtype, device="cpu", pin_memory=True)
 
     @classmethod
     def of(cls, table: Table, header: Sequence[Array]) -> Self | None:
@@ -218,8 +218,9 @@ def _to_device(array: np.ndarray[Any, Any]) -> Any:
 
 
 def _overwrite(buffer: Any, array: np.ndarray[Any, Any]) -> None:
-    # From pageable memory the driver takes its own copy before it returns, so the array may change at once.
-    buffer[: len(array)].copy_(torch.from_numpy(array), non_blocking=True)
+    # PyTorch keeps pinned memory until copies from it are done, so the array may change at once, and no one waits.
+    source = torch.from_numpy(array)
+    buffer[: len(array)].copy_(source if INTERPRETED.value else source.pin_memory(), non_blocking=True)
 
 
 # Pointers come from integers, so alignment must be said where the pointer is used: hints on a callee's arguments

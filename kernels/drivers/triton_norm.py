@@ -27,7 +27,7 @@ LANES = 1024
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
-CLIP_CONSTANTS = {"FORM": jit(gradnorm.triton_form), "LANES": LANES}
+CLIP_CONSTANTS = {"FORM": jit(gradnorm.triton_form), "EPSILON": gradnorm.EPSILON, "LANES": LANES}
 
 _NUMEL = tl.constexpr(NUMEL)
 _FAST_NUMEL = tl.constexpr(FAST_NUMEL)
@@ -99,13 +99,15 @@ def square_kernel(rows, tile_tensor, sums, tiles, each, G: tl.constexpr, WIDTH: 
 
 
 @triton.jit(do_not_specialize=["count"])
-def clip_kernel(sums, count, max_norm, loss_scale, wide, narrow, FORM: tl.constexpr, LANES: tl.constexpr):
+def clip_kernel(
+    sums, count, max_norm, loss_scale, wide, narrow, FORM: tl.constexpr, EPSILON: tl.constexpr, LANES: tl.constexpr
+):
     """One program: the norm and its factor from ``count`` sums."""
     lane = tl.arange(0, LANES)
     total = tl.zeros([LANES], tl.float64)
     for at in range(0, count, LANES):
         total += tl.load(sums + at + lane, mask=lane < count - at, other=0.0)
-    norm, factor = FORM(tl.sum(total), tl.load(loss_scale).to(tl.float64), tl.load(max_norm))
+    norm, factor = FORM(tl.sum(total), tl.load(loss_scale).to(tl.float64), tl.load(max_norm), EPSILON)
     tl.store(wide, norm)
     tl.store(wide + 1, factor)
     tl.store(narrow, norm.to(tl.float32))
