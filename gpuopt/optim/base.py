@@ -172,18 +172,55 @@ class Fused(torch.optim.Optimizer):
                 )
 
     def _step(self) -> None:
-        capturing = torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()  # type: ignore[no-untyped-call]
-        if capturing and not all(group.get("capturable") for group in self.param_groups):
-            raise RuntimeError(
-                f"Attempting CUDA graph capture of step() for an instance of {type(self).__name__} but param_groups' "
-                "capturable is False."
-            )
-        if capturing and self.max_grad_norm is not None and self.error_if_nonfinite:
-            raise RuntimeError("error_if_nonfinite makes the host wait, which a CUDA graph cannot capture")
+        capturing = self._is_captured()
         self._check_extras()
         grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
         rows = [self._row(group) for group in self.param_groups]
         self._schedule_if_needed(chain.from_iterable(rows), found_inf)
+        params, grads, ends = self._with_gradient()
+        if not params:  # here GradScaler's found_inf is no tensor
+            return
+        if found_inf is not None and not self._scheduled and found_inf.item() != 0:
+            if self.zero_grads:
+                torch._foreach_zero_(grads)
+            return
+        kept, self._kept = self._kept, None  # until all is well again
+        still_holds = kept is not None and kept.fits(params, ends, self._key(), self.state) and kept.take(grads)
+        if kept is None or not still_holds:
+            if capturing:
+                raise RuntimeError(
+                    "a CUDA graph can capture step() only after one outside of the graph, with gradients for the same "
+                    "parameters and of the same strides"
+                )
+            kept = self._plan(ends, rows)
+        if capturing and kept not in self._captured:
+            self._captured = (*self._captured, kept)
+        for device_step in kept.device_steps:
+            device_step.place(rows, grad_scale, found_inf, clipped=self.max_grad_norm is not None)
+        if self.max_grad_norm is not None:
+            self.last_grad_norm = clip(kept.device_steps, self.max_grad_norm, self.error_if_nonfinite)
+        if not still_holds:
+            kept.keep_state()
+        for device_step in kept.device_steps:
+            device_step.step()
+        torch.autograd.graph.increment_version([*params, *grads] if self.zero_grads else params)
+        self._kept = kept
+
+    def _is_captured(self) -> bool:
+        """Whether a CUDA graph captures this step, which must be one that can be."""
+        if not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):  # type: ignore[no-untyped-call]
+            return False
+        if not all(group.get("capturable") for group in self.param_groups):
+            raise RuntimeError(
+                f"Attempting CUDA graph capture of step() for an instance of {type(self).__name__} but param_groups' "
+                "capturable is False."
+            )
+        if self.max_grad_norm is not None and self.error_if_nonfinite:
+            raise RuntimeError("error_if_nonfinite makes the host wait, which a CUDA graph cannot capture")
+        return True
+
+    def _with_gradient(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[int]]:
+        """Parameters that have a gradient, their gradients, and how many come before the end of each group."""
         params: list[torch.Tensor] = []
         grads: list[torch.Tensor] = []
         ends: list[int] = []
@@ -194,38 +231,11 @@ class Fused(torch.optim.Optimizer):
                     params.append(param)
                     grads.append(grad)
             ends.append(len(params))
-        if self.zero_grads and any(map(torch.is_conj, grads)):
+        if self.zero_grads and any(map(torch.is_conj, grads)):  # of which the zeros would go into a copy
             for param in params:
                 param.grad = param.grad.resolve_conj()  # type: ignore[union-attr]
             grads = [param.grad for param in params]  # type: ignore[misc]
-        if not params:  # here GradScaler's found_inf is no tensor
-            return
-        if found_inf is not None and not self._scheduled and found_inf.item() != 0:
-            if self.zero_grads:
-                torch._foreach_zero_(grads)
-            return
-        kept, self._kept = self._kept, None  # until all is well again
-        is_new = False
-        if kept is None or not kept.fits(params, ends, self._key(), self.state) or not kept.take(grads):
-            if capturing:
-                raise RuntimeError(
-                    "a CUDA graph can capture step() only after one outside of the graph, with gradients for the same "
-                    "parameters and of the same strides"
-                )
-            kept = self._plan(ends, rows)
-            is_new = True
-        if capturing and kept not in self._captured:
-            self._captured = (*self._captured, kept)
-        for device_step in kept.device_steps:
-            device_step.place(rows, grad_scale, found_inf, clipped=self.max_grad_norm is not None)
-        if self.max_grad_norm is not None:
-            self.last_grad_norm = clip(kept.device_steps, self.max_grad_norm, self.error_if_nonfinite)
-        if is_new:
-            kept.keep_state()
-        for device_step in kept.device_steps:
-            device_step.step()
-        torch.autograd.graph.increment_version([*params, *grads] if self.zero_grads else params)
-        self._kept = kept
+        return params, grads, ends
 
     def _schedule_if_needed(self, settings: Iterable[Any], found_inf: torch.Tensor | None) -> None:
         """Has step counts live on the devices from now on where the host cannot know them, or a setting."""
