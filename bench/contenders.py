@@ -144,6 +144,11 @@ def gpu_rivals(job: Job, begun: Start, begin: Callable[[str], None]) -> Iterator
             yield from torch_contenders("cuda", job, begun, begin)
 
 
+def no_torch(name: str) -> Contender:
+    """A contender that needs torch, where there is none."""
+    return absent(name, "torch is not installed (pip install 'gpuopt[torch]')")
+
+
 def absent(name: str, why: str) -> Contender:
     """A contender that cannot run here."""
     return Contender(name, nothing, lambda: why)
@@ -190,8 +195,7 @@ def torch_contenders(device: str, job: Job, begun: Start, begin: Callable[[str],
     """One for each way of torch.optim."""
     where = "" if device == "cpu" else " on CUDA"
     if find_spec("torch") is None:
-        for way in TORCH_WAYS:
-            yield absent(f"torch {way}{where}", "torch is not installed (pip install 'gpuopt[torch]')")
+        yield from (no_torch(f"torch {way}{where}") for way in TORCH_WAYS)
         return
     import torch
 
@@ -202,12 +206,20 @@ def torch_contenders(device: str, job: Job, begun: Start, begin: Callable[[str],
             yield absent(name, f"torch.optim.{job.torch_name} has none")
             continue
         begin(name)
-        params = []
-        for p, g in zip(begun.params, begun.grads, strict=True):
-            param = torch.nn.Parameter(torch.from_numpy(p).to(device, copy=True))
-            param.grad = torch.from_numpy(g).to(device)
-            params.append(param)
+        params = torch_params(begun, device)
         yield _warm_torch(name, kind(params, **job.torch_settings, **flags), params, begun.expected, device)
+
+
+def torch_params(begun: Start, device: str = "cpu", own_grads: bool = False) -> list[Any]:
+    """Parameters with gradients for PyTorch; on the host the gradients are those of ``begun`` unless ``own_grads``."""
+    import torch
+
+    params = []
+    for p, g in zip(begun.params, begun.grads, strict=True):
+        param = torch.nn.Parameter(torch.from_numpy(p).to(device, copy=True))
+        param.grad = torch.from_numpy(g).to(device, copy=own_grads)
+        params.append(param)
+    return params
 
 
 def _warm_torch(name: str, optimizer: Any, params: list[Any], expected: list[Array], device: str) -> Contender:

@@ -21,7 +21,9 @@ from gpuopt.bench.contenders import (
     Job,
     Start,
     absent,
+    no_torch,
     torch_contenders,
+    torch_params,
     warm,
 )
 from gpuopt.bench.timing import Contender
@@ -49,7 +51,7 @@ def tails(job: Job, begun: Start, begin: Callable[[str], None]) -> list[Contende
     expected = _expected_tail(job, begun)
     made = list(_gpuopt_contenders(begin, lambda driver: _gpuopt_tail(driver, job, begun, expected)))
     if find_spec("torch") is None:
-        return made + [_no_torch(f"torch {way}") for way in TORCH_WAYS]
+        return made + [no_torch(f"torch {way}") for way in TORCH_WAYS]
     for way, flags in TORCH_WAYS.items():
         begin(f"torch {way}")
         made.append(_torch_tail(way, flags, job, begun, expected))
@@ -68,25 +70,10 @@ def _gpuopt_contenders(begin: Callable[[str], None], make: Callable[[str], Conte
             continue
         name = f"gpuopt {driver}"
         if reason is not None or find_spec("torch") is None:
-            yield absent(name, reason) if reason else _no_torch(name)
+            yield absent(name, reason) if reason else no_torch(name)
             continue
         begin(name)
         yield make(driver)
-
-
-def _no_torch(name: str) -> Contender:
-    return absent(name, "torch is not installed (pip install 'gpuopt[torch]')")
-
-
-def _params(begun: Start) -> list[Any]:
-    import torch
-
-    params = []
-    for p, g in zip(begun.params, begun.grads, strict=True):
-        param = torch.nn.Parameter(torch.from_numpy(p.copy()))
-        param.grad = torch.from_numpy(g.copy())
-        params.append(param)
-    return params
 
 
 def _arrays(tensors: list[Any]) -> list[Array]:
@@ -96,7 +83,7 @@ def _arrays(tensors: list[Any]) -> list[Array]:
 def _gpuopt_step(driver: str, job: Job, begun: Start) -> Contender:
     from gpuopt import optim
 
-    params = _params(begun)
+    params = torch_params(begun, own_grads=True)
     optimizer = getattr(optim, job.torch_name)(params, **job.torch_settings, backend=driver)
     return warm(f"gpuopt {driver}", optimizer.step, lambda: _arrays(params), begun.expected, tolerance=0)
 
@@ -104,7 +91,7 @@ def _gpuopt_step(driver: str, job: Job, begun: Start) -> Contender:
 def _gpuopt_tail(driver: str, job: Job, begun: Start, expected: list[Array]) -> Contender:
     from gpuopt import optim
 
-    params = _params(begun)
+    params = torch_params(begun, own_grads=True)
     optimizer = getattr(optim, job.torch_name)(
         params, **job.torch_settings, backend=driver, max_grad_norm=max_norm(begun), ema_decay=EMA_DECAY
     )
@@ -124,7 +111,7 @@ def _torch_tail(way: str, flags: dict[str, bool], job: Job, begun: Start, expect
     import torch
     from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-    params = _params(begun)
+    params = torch_params(begun, own_grads=True)
     averages = [param.detach().clone() for param in params]
     average = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
     optimizer = getattr(torch.optim, job.torch_name)(params, **job.torch_settings, **flags)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from math import isfinite
 
 import numpy as np
@@ -28,7 +29,8 @@ def clip(steps: Sequence[DeviceStep], max_norm: float, error_if_nonfinite: bool)
     first = steps[0]
     parts = [part for step in steps for part in step.sum_squares()]
     sums = [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
-    outcome = _on_device(first, sums, max_norm) if _all_scheduling(steps) else _on_host(first, sums, max_norm)
+    is_on_device = all(step.driver.SCHEDULES for step in steps)
+    outcome = _on_device(first, sums, max_norm) if is_on_device else _on_host(first, sums, max_norm)
     for step in steps:
         assert step.outcome is not None
         for filled, to_fill in zip(outcome, step.outcome, strict=True):
@@ -44,10 +46,6 @@ def clip(steps: Sequence[DeviceStep], max_norm: float, error_if_nonfinite: bool)
     return norm
 
 
-def _all_scheduling(steps: Sequence[DeviceStep]) -> bool:
-    return all(step.driver.SCHEDULES for step in steps)
-
-
 def _on_device(home: DeviceStep, sums: Sequence[torch.Tensor], max_norm: float) -> Outcome:
     from gpuopt.kernels.drivers import triton_norm
 
@@ -55,7 +53,7 @@ def _on_device(home: DeviceStep, sums: Sequence[torch.Tensor], max_norm: float) 
     here = [part.to(home.device, non_blocking=True) for part in sums]
     limit = home.constant(max_norm, torch.float64)
     loss_scale = home.constant(1.0, torch.float32) if home.loss_scale is None else home.loss_scale
-    with torch.cuda.device(home.device) if home.device.type == "cuda" else torch.no_grad():
+    with torch.cuda.device(home.device) if home.device.type == "cuda" else nullcontext():
         triton_norm.clip(here[0] if len(here) == 1 else torch.cat(here), limit, loss_scale, *home.outcome)
     return home.outcome
 

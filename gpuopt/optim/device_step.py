@@ -99,8 +99,8 @@ class DeviceStep:
         tensors = [_tensor(rule, member, grad) for member, grad in zip(members, self._views, strict=True)]
         self.plans = Plans(rule, tensors, self.driver, zero_grads)
         self._counts = self._new_counts(members)
-        self._expected: np.ndarray[Any, Any] | None = None
-        self._first_of_class: np.ndarray[Any, Any] | None = None
+        self._expected: np.ndarray[Any, Any] = np.empty(0)  # like none, until the first step finds out
+        self._first_of_class: np.ndarray[Any, Any] = np.empty(0, dtype=np.int64)
         self._constants: dict[torch.dtype, tuple[float, torch.Tensor]] = {}
         self._sources: list[torch.Tensor] = []
         self.loss_scale: torch.Tensor | None = None
@@ -196,7 +196,7 @@ class DeviceStep:
     def _rows(self, settings: Sequence[Sequence[Any]]) -> list[tuple[float, ...]]:
         """The hyper rows of this step: one for each group and step count that differ."""
         counts = self._counts.numpy()
-        if self._first_of_class is None or self._expected is None or not np.array_equal(counts, self._expected):
+        if not np.array_equal(counts, self._expected):
             classes = self._groups * _MOST_STEPS + counts.astype(np.int64)
             _, self._first_of_class, rows = np.unique(classes, return_index=True, return_inverse=True)
             self.plans.assign_hyper_rows(rows)

@@ -25,7 +25,7 @@ from numba.extending import intrinsic, overload, register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from gpuopt.kernels import epilogue, prologue
-from gpuopt.kernels.drivers.numpy import zero_grads
+from gpuopt.kernels.drivers.numpy import place, zero_grads
 from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.prologue import Prologue
@@ -49,13 +49,6 @@ NUMEL_PER_THREAD = 1 << 15
 def unavailable() -> str | None:
     """None: where Numba is installed it runs."""
     return None
-
-
-def place(
-    table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS
-) -> tuple[np.ndarray[Any, Any], Signals]:
-    """Hyper and signals as they are: in host memory they can be read."""
-    return hyper, signals
 
 
 def sum_squares(table: Table, placed: Any, stream: int = 0) -> np.ndarray[Any, Any]:
@@ -104,15 +97,18 @@ def compiled(variant: Variant, neutral: bool) -> Callable[..., None]:
 
     ``neutral`` leaves out the prologue, for when it changes nothing: it takes a tenth of the time.
     """
-    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(_step(variant, neutral))
-    _cache_on_disk(dispatcher)
-    return dispatcher
+    return _parallel(_step(variant, neutral))
 
 
 @cache
 def compiled_sum_squares(grad: Format) -> Callable[..., None]:
     """``sum_squares(rows, tile_tensor, sums, tile)`` for gradients of one format, as :func:`compiled`."""
-    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(_sum_squares(grad))
+    return _parallel(_sum_squares(grad))
+
+
+def _parallel(loop: Callable[..., None]) -> Callable[..., None]:
+    """A loop over tiles, to be compiled for all threads."""
+    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(loop)
     _cache_on_disk(dispatcher)
     return dispatcher
 
