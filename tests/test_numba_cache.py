@@ -73,7 +73,7 @@ class Dispatcher:
 def test_the_temporary_folder_is_the_fallback():
     before = numba.config.CACHE_DIR
     dispatcher = Dispatcher(lambda folder: folder.startswith(tempfile.gettempdir()))
-    driver._cache_on_disk(dispatcher)
+    driver.cache_on_disk(dispatcher)
     assert dispatcher.folder.startswith(os.path.join(tempfile.gettempdir(), "gpuopt-"))
     assert before == numba.config.CACHE_DIR
 
@@ -89,4 +89,4 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, monke
 
 def test_nowhere_to_cache_is_said():
     with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to one that is"):
-        driver._cache_on_disk(Dispatcher(lambda folder: False))
+        driver.cache_on_disk(Dispatcher(lambda folder: False))

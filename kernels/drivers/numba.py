@@ -39,6 +39,9 @@ TILE = 1 << 15
 DEVICE = "cpu"
 SCHEDULES = False
 
+_NEUTRAL = np.array(Prologue())
+"""A prologue that changes nothing."""
+
 _ONE_AT_A_TIME = Lock()
 """Numba's workqueue threads, its last resort, abort the process when two threads call them at once."""
 
@@ -73,7 +76,7 @@ def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int
         zero_grads(table)
         return
     hyper = signals.scaled(hyper)
-    neutral = bool((hyper[:, : len(Prologue._fields)] == Prologue()).all())
+    neutral = bool((hyper[:, : len(_NEUTRAL)] == _NEUTRAL).all())
     compiled_step = compiled(table.variant, neutral)
     with threads_for(table):
         compiled_step(table.rows, table.tile_tensor, hyper, table.tile)
@@ -109,7 +112,7 @@ def compiled_sum_squares(grad: Format) -> Callable[..., None]:
 def _parallel(loop: Callable[..., None]) -> Callable[..., None]:
     """A loop over tiles, to be compiled for all threads."""
     dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(loop)
-    _cache_on_disk(dispatcher)
+    cache_on_disk(dispatcher)
     return dispatcher
 
 
@@ -121,7 +124,9 @@ def _sum_squares(grad: Format) -> Callable[..., None]:
 
     def sum_squares(rows, tile_tensor, sums, tile):
         fingerprint  # noqa: B018 (part of the binary's name in the cache)
-        for index in numba.prange(tile_tensor.size):
+        for backwards in numba.prange(tile_tensor.size):
+            # The step comes next, from the first tile on: what is read last is then still in the cache.
+            index = tile_tensor.size - 1 - backwards
             row = rows[tile_tensor[index]]
             start = (index - row[FIRST_TILE]) * tile
             size = min(tile, row[NUMEL] - start)
@@ -223,7 +228,7 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
 
 
 @intrinsic
-def _pointer(typing_context, address, start, dtype):
+def pointer_to(typing_context, address, start, dtype):
     """``address`` as a pointer to elements of ``dtype``, moved on by ``start`` elements."""
 
     def code(context, builder, signature, arguments):
@@ -235,7 +240,7 @@ def _pointer(typing_context, address, start, dtype):
 
 @register_jitable
 def _slot(row, slot, start, dtype):
-    return _pointer(row[POINTERS + slot], start, dtype)
+    return pointer_to(row[POINTERS + slot], start, dtype)
 
 
 @register_jitable
@@ -299,7 +304,7 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _cache_on_disk(dispatcher: Any) -> None:
+def cache_on_disk(dispatcher: Any) -> None:
     """Caches where Numba can (``NUMBA_CACHE_DIR``, beside the source, the user's own), else in the temporary folder."""
     if _enable_caching(dispatcher):
         return
