@@ -24,7 +24,7 @@ from kit.pairs import Pair, drawn, set_grads
 from torch.optim import lr_scheduler
 
 import gpuopt
-from gpuopt.optim import kept, layouts
+from gpuopt.optim import layouts
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "Adam": {"lr": 0.01, "amsgrad": True},
@@ -44,7 +44,6 @@ each_way_of_asking = pytest.mark.parametrize("asked", ["by C", "by Python"], ind
 def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """How tensors are asked where they are: as without Numba, or as with it."""
     if request.param == "by Python":
-        monkeypatch.setattr(kept, "c_interface", lambda: None)
         monkeypatch.setattr(layouts, "c_interface", lambda: None)
     else:
         assert layouts.c_interface() is not None
@@ -599,6 +598,19 @@ def test_the_same_memory_seen_otherwise(asked: None) -> None:
     grad.data = grad.data.t()
     optimizer.step()
     torch.testing.assert_close(param.detach(), -3 * grad.t() - grad)
+
+
+@each_way_of_asking
+def test_the_same_memory_of_another_dtype(asked: None) -> None:
+    grad = torch.ones(4, dtype=torch.float16)
+    param = torch.nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    optimizer = gpuopt.SGD([param], lr=1.0)
+    for _ in range(3):
+        param.grad = grad
+        optimizer.step()
+    grad.data = grad.data.view(torch.bfloat16)
+    optimizer.step()
+    assert torch.equal(param, -3 - torch.ones(4, dtype=torch.float16).view(torch.bfloat16).half())
 
 
 @each_way_of_asking

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,8 +13,6 @@ from gpuopt.optim.device_step import DeviceStep
 from gpuopt.optim.layouts import address_of, lie, strides_unless_contiguous
 from gpuopt.optim.param_state import real, resolve_grads
 from gpuopt.seen import Seen
-
-_impl_of_grad = attrgetter("grad._cdata")
 
 
 class Grads(Protocol):
@@ -30,30 +27,25 @@ class Grads(Protocol):
 
 
 class GradsByC:
-    """Asks PyTorch's C interface. For gradients that are read where they are."""
+    """Asks through ``c``, for gradients that are read where they are; ``handles`` are those of the parameters."""
 
-    def __init__(self, params: Sequence[torch.Tensor], c: CInterface) -> None:
-        self._params, self._c = params, c
+    def __init__(self, params: Sequence[torch.Tensor], c: CInterface, handles: Integers) -> None:
+        self._params, self._c, self._handles = params, c, handles
         grads = _grads_of(params)
         self._descriptions = c.describe(grads)
         self._addresses: Integers = np.array(list(map(address_of, grads)), dtype=np.int64)
-        # An at::Tensor is a pointer to an implementation: each element of this array is one, and owns nothing.
         self._impls: Integers = np.zeros(len(grads), dtype=np.int64)
-        self._handles = self._impls.ctypes.data + self._impls.itemsize * np.arange(len(grads))
         self._seen: Seen | None = None
 
     def take(self, steps: Sequence[DeviceStep]) -> bool:
         """See :meth:`Grads.take`."""
-        try:
-            impls = np.fromiter(map(_impl_of_grad, self._params), np.int64, len(self._params))
-        except AttributeError:  # of None
+        c, impls, addresses = self._c, np.empty_like(self._impls), np.empty_like(self._addresses)
+        if not c.look_at_grads(
+            self._handles, c.grad_of, c.undefined, c.questions, self._descriptions, impls, addresses
+        ):
             return False
-        again = bool((impls == self._impls).all())
-        self._impls[:] = impls
-        addresses = np.empty_like(impls)
-        if not self._c.look(self._handles, self._c.questions, self._descriptions, addresses):
-            return False
-        stayed = bool((addresses == self._addresses).all())
+        again, stayed = bool((impls == self._impls).all()), bool((addresses == self._addresses).all())
+        self._impls = impls
         if stayed and again and self._seen is not None and self._seen.all_alive:
             return True
         grads = _grads_of(self._params)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from gpuopt.optim.c_interface import c_interface
 from gpuopt.optim.device_step import DeviceStep, Member
 from gpuopt.optim.entries import Entries, Notice
 from gpuopt.optim.grads import Grads, GradsByC, GradsByPython
@@ -66,9 +65,11 @@ class Kept:
         ]
         self._layouts = Layouts(self.params, entries)
         needs_grads = any(map(torch.is_complex, self.params)) or any(step.plans.packs_grads for step in device_steps)
-        c = None if needs_grads else c_interface()
+        c = self._layouts.c
         self._grads: Grads = (
-            GradsByPython(self.params, needs_grads, zero_grads) if c is None else GradsByC(self.params, c)
+            GradsByPython(self.params, needs_grads, zero_grads)
+            if c is None or needs_grads
+            else GradsByC(self.params, c, self._layouts.handles[: len(self.params)])
         )
 
     def keep_state(self) -> None:

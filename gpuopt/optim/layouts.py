@@ -22,28 +22,30 @@ class Layouts:
     """Where parameters and their state are, and how the parameters lie, as it is when this is made.
 
     The tensors live as long as this does.
+
+    Attributes:
+        c: What they are asked through; None where Python asks them.
+        handles: Of the parameters, then of their state, for ``c``.
     """
 
     def __init__(self, params: Sequence[torch.Tensor], state: Sequence[torch.Tensor]) -> None:
         self._params, self._tensors = params, [*params, *state]
         self._addresses = list(map(address_of, self._tensors))
-        self._c = c_interface() if can_be_held() else None
-        if self._c is None:
+        self.c = c_interface() if can_be_held() else None
+        if self.c is None:
             self._numels = list(map(_numel, params))
             self._strides = strides_unless_contiguous(params)
             return
-        self._handles = self._c.hold(self._tensors)
-        finalize(self, self._c.release, self._handles)
-        self._descriptions = self._c.describe(params)
+        self.handles = self.c.hold(self._tensors)
+        finalize(self, self.c.release, self.handles)
+        self._descriptions = self.c.describe(params)
         self._expected = np.array(self._addresses, dtype=np.int64)
         self._now = np.zeros_like(self._expected)
 
     def same(self) -> bool:
         """Whether every tensor is where it was, and every parameter lies as it did."""
-        if self._c is not None:
-            return self._c.look(self._handles, self._c.questions, self._descriptions, self._now) and bool(
-                (self._now == self._expected).all()
-            )
+        if self.c is not None:
+            return self.c.see(self.handles, self._descriptions, self._now) and bool((self._now == self._expected).all())
         return (
             list(map(address_of, self._tensors)) == self._addresses
             and list(map(_numel, self._params)) == self._numels
