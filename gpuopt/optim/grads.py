@@ -82,6 +82,7 @@ class GradsByPython:
             self._seen is not None
             and self._seen.same(grads)
             and lie(grads, self._strides)
+            and [grad.dtype for grad in grads] == self._dtypes
             and list(map(address_of, grads)) == self._addresses
         ):
             return True
