@@ -11,6 +11,9 @@ from gpuopt.verify.variants import edge_hyper_rows, hyper_rows
 
 STEPS = 3
 
+NEUTRAL = "a prologue that changes nothing"
+"""Name of the case for which the Numba driver has code of its own."""
+
 Rows = list[list[float]]
 
 
@@ -47,7 +50,7 @@ def cases(variant: Variant, tile: int) -> list[Case]:
         Case("tensors one by one", numels, hypers[:1], one_by_one=True),
         Case("misaligned tensors one by one", numels, hypers[:1], misaligned=True, one_by_one=True),
         Case("hyper at its edges", (tile + 3,) * len(edges), [edges]),
-        Case("a prologue that changes nothing", numels, neutral),
+        Case(NEUTRAL, numels, neutral),
     ]
     if variant in VARIANTS:
         few = (1, 129, tile + 3)
