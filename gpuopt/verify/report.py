@@ -96,4 +96,4 @@ def _both(stored: int, format_name: str) -> str:
     format = FORMATS[format_name]
     with np.errstate(all="ignore"):
         value = format.load(np.array([stored], f"u{format.itemsize}").view(format.storage))[0]
-    return f"0x{stored:0{2 * format.itemsize}x}  {value}"
+    return f"0x{stored:0{2 * format.itemsize}x}  {value!s}"
