@@ -118,7 +118,7 @@ def flip(rule: str, slot: str, index: int) -> Change:
 def test_a_wrong_last_bit_is_found_and_named(rule: str, slot: str, plant: Callable[..., None]) -> None:
     plant(name="right")
     plant(flip(rule, slot, 77), name="wrong")
-    result = verify("--quick")
+    result = verify()
     assert result.exit_code == command.FAILED
     lines = result.output.splitlines()
     verdicts = {
@@ -134,7 +134,7 @@ def test_a_wrong_last_bit_is_found_and_named(rule: str, slot: str, plant: Callab
     }
     assert told["variant"][0].startswith(f"{rule}(param=")
     assert told["slot"] == [slot]
-    assert told["index"][:3] == ["77", "of", "127"]
+    assert told["index"][:2] == ["77", "of"]
     got, expected = told["wrong"], told["numpy"]
     assert int(got[0], 16) == int(expected[0], 16) ^ 1
     assert float(got[1]) != float(expected[1])
@@ -163,17 +163,21 @@ def test_inputs_and_hyper_told_give_the_expected_result(plant: Callable[..., Non
 
 
 def test_the_first_of_several_that_differ_and_their_number(plant: Callable[..., None]) -> None:
+    chosen: list[Any] = []
+
     def change(table: Table) -> None:
         if table.rows[4, NUMEL] == 127:
-            bits(slot_of(table, 4, "param"))[[3, 50, 90]] ^= 0x10
-            bits(slot_of(table, 6, "grad"))[0] ^= 1
+            numbers = np.flatnonzero(np.isfinite(slot_of(table, 4, "param")))
+            chosen.append(numbers[[3, 10, 20]])
+            bits(slot_of(table, 4, "param"))[chosen[-1]] ^= 0x10
+            bits(slot_of(table, 6, "exp_avg"))[:] ^= 1
 
     plant(change)
     variant = variants()[0]
     fault = prove("fake", variant, cases(variant, TILE)[:1], seed=0).fault
     assert fault is not None
     assert fault.difference is not None
-    assert (fault.difference.tensor, fault.difference.index, fault.difference.count) == (4, 3, 3)
+    assert (fault.difference.tensor, fault.difference.index, fault.difference.count) == (4, chosen[0][0], 3)
 
 
 # other faults
