@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from gpuopt.bench import gpu_bits, gpu_steps, gpu_sweeps, machine
+from gpuopt import machine
+from gpuopt.bench import gpu_bits, gpu_steps, gpu_sweeps
 
 SCHEMA = 1
 ROOT = Path(__file__).resolve().parents[1]

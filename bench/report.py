@@ -40,9 +40,9 @@ def head(results: Results) -> RenderableType:
     """The machine, and the drivers that did not run."""
     machine = results.machine
     versions = ", ".join(f"{name} {version or '(none)'}" for name, version in machine["versions"].items())
-    gpu = f"{machine['gpu']}, driver {machine['driver']}" if machine["gpu"] else "no NVIDIA GPU"
+    gpus = ", ".join(f"{gpu['name']}, driver {gpu['driver']}" for gpu in machine["gpus"]) or "no NVIDIA GPU"
     lines = [
-        f"{machine['cpu']}, {machine['cores']} cores; {gpu}",
+        f"{machine['cpu']}, {machine['cores']} cores; {gpus}",
         f"{machine['date']}, commit {machine['commit'] or 'unknown'}; Python {machine['python']}, {versions}",
     ]
     lines += [f"driver {name} does not run here: {why}" for name, why in results.drivers.items() if why]

@@ -37,7 +37,7 @@ class Results:
 
     Attributes:
         scale: ``"full"`` or ``"quick"``.
-        machine: From :func:`gpuopt.bench.machine.describe`.
+        machine: From :func:`gpuopt.machine.describe`.
         drivers: For each driver None if it ran, else why it did not.
         runs: Trainings.
         speed: Workloads with the timings of their contenders.

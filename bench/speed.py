@@ -10,8 +10,8 @@ from typing import NamedTuple
 from gpuopt import arrays
 from gpuopt.bench import contenders, torch_contenders
 from gpuopt.bench.contenders import Job, Start
-from gpuopt.bench.machine import cores
 from gpuopt.bench.timing import Contender, Timing, measure
+from gpuopt.machine import cores
 
 
 class Contest(NamedTuple):

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from gpuopt import backends
-from gpuopt.bench import machine, speed
+from gpuopt import backends, machine
+from gpuopt.bench import speed
 from gpuopt.bench.results import Results
 from gpuopt.bench.speed import Workload
 from gpuopt.bench.train import optimizers, train_all
@@ -69,7 +69,7 @@ class Watcher:
 
 def empty(scale: Scale) -> Results:
     """Results of a run that has not begun."""
-    return Results(scale.name, machine.describe(), backends.available())
+    return Results(scale.name, {**machine.describe()}, backends.available())
 
 
 def parts(scale: Scale, results: Results) -> int:

@@ -31,7 +31,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from gpuopt import arrays, backends
+from gpuopt import arrays, backends, machine
 from gpuopt.bench import (
     __main__,
     classifier,
@@ -41,7 +41,6 @@ from gpuopt.bench import (
     gpu_round,
     gpu_steps,
     gpu_sweeps,
-    machine,
     models,
     report,
     results,
@@ -95,7 +94,7 @@ def test_json_of_whole_run(ran: tuple[int, Path, str]) -> None:
     assert found["faults"] == []
     assert found["seconds"] > 0
     assert found["drivers"] == backends.available()
-    for key in ("cpu", "cores", "date", "commit", "gpu", "driver", "python", "versions"):
+    for key in ("cpu", "cores", "date", "commit", "gpus", "python", "versions"):
         assert key in found["machine"]
     assert set(found["machine"]["versions"]) == {"numpy", "torch", "triton", "cupy", "numba"}
 
