@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from math import inf
 from pathlib import Path
@@ -26,6 +26,8 @@ from gpuopt.machine import describe
 
 WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
 """Exit codes: something is wrong or has become slower; an option cannot be used; Ctrl-C."""
+
+JSON, REPORT = "bench.json", "report.html"
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
@@ -78,7 +80,7 @@ def benchmark(order: suite.Order, out: Path, console: Console, old: compare.Run 
     interrupted = False
     try:
         with live(len(order.workloads), console) as watcher:
-            suite.run(order, results, watcher)
+            suite.run(order, results, replace(watcher, keep=lambda: results.write(out / JSON)))
     except KeyboardInterrupt:
         interrupted = True
     _judge(results)
@@ -115,12 +117,12 @@ def _judge(results: Results) -> None:
 
 
 def _write(results: Results, out: Path, console: Console) -> None:
-    written = [out / "bench.json"]
+    written = [out / JSON]
     results.write(written[0])
     if find_spec("gpuopt.bench.html") is not None:
         from gpuopt.bench.html import render
 
-        written.append(out / "report.html")
+        written.append(out / REPORT)
         written[-1].write_text(render(results.as_dict()))
     paths = " and ".join(str(path) for path in written)
     console.print(f"Wrote {paths} after {results.seconds:.0f} s.", markup=False, soft_wrap=True)

@@ -49,11 +49,13 @@ class Watcher:
         begin: Gets what is done now.
         show: Gets the contest that goes on now, whose rows change from then on.
         advance: Called when something has changed.
+        keep: Called when a workload is done, for results that outlive the process.
     """
 
     begin: Callable[[str], object] = lambda what: None
     show: Callable[[Contest], object] = lambda contest: None
     advance: Callable[[], object] = nothing
+    keep: Callable[[], object] = nothing
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,8 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
                 continue
             _contest(workload, order, absent, meter, results, watcher)
             _give_back(order.device)
+            results.seconds = clock() - begun
+            watcher.keep()
         results.complete = not late
     finally:
         results.seconds = clock() - begun

@@ -313,6 +313,21 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert found["workloads"][1]["rows"][0]["step"] is None
 
 
+def test_process_that_is_killed_leaves_what_was_done(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def dies(problem):
+        raise Killed
+
+    dead = played("dead", refuses=lambda workload: None if workload == SMALL[1] else "not yet")
+    with pytest.raises(Killed):
+        run(tmp_path, SMALL[:2], [*USUAL[:1], replace(dead, set_up=dies)])
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert not found["complete"]
+    assert [workload["key"] for workload in found["workloads"]] == [SMALL[0].key]
+
+
 def test_patterns_choose_workloads_and_contenders():
     everything = workloads("cpu")
     some, who = select(["*/one-10/*", "GPUOPT*"], everything, USUAL, quick=True)
@@ -567,5 +582,5 @@ def test_sweeps_with_the_gpu_played_by_the_host(monkeypatch, tmp_path, capsys):
     assert set(found["triton_tiles"][0]["host"]) == {"1024 x 4", "2048 x 8", "4096 x 16", "2048 x 4"}
     assert {(tile, warps) for name, tile, warps in launched if name == "run"} == set(gpu_sweeps.TILES)
     assert len(set(given)) == 2
-    assert (triton_driver.TILE, triton_driver.OPTIONS) == constants
+    assert constants == (triton_driver.TILE, triton_driver.OPTIONS)
     assert "plain 2.0 us" in capsys.readouterr().out
