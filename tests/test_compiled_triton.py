@@ -29,7 +29,6 @@ import torch
 import triton
 from kit import sass
 from kit.ahead import ARCHS, compile_triton
-from kit.variants import hyper_fields, variants
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
@@ -38,6 +37,7 @@ from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.variants import hyper_fields, variants
 
 THREADS = 32 * driver.OPTIONS["num_warps"]
 
