@@ -6,6 +6,7 @@
 - Bars are as long as their numbers, on the scale of the copy's line; curves are where their times and sizes are.
 - Numbers that are compared share their unit, which is in the heading, and zero is not the same as unknown.
 - Figures from compiled code stand under a heading that says that they were not measured.
+- Losses of trainings are drawn from their own JSON, those of contenders that were trained rightly alone.
 - Runs that are empty, interrupted, without a GPU, without a copy or with skipped rows alone make a page too.
 
 All results here are invented (``kit/invented.py``).
@@ -13,7 +14,6 @@ All results here are invented (``kit/invented.py``).
 
 from __future__ import annotations
 
-import base64
 import copy
 import json
 import math
@@ -306,12 +306,13 @@ def test_curves_are_where_times_and_sizes_are() -> None:
     first, second, third = (point.y for point in curve.points)
     assert third < second < first, "a longer time is further up"
     assert (first - third) == pytest.approx(3 * (first - second))
-    assert all(point.high < point.y < point.low for point in curve.points)
+    assert all(p10 > point.y > p90 for point in curve.points if point.spread for p10, p90 in [point.spread])
+    assert all(point.spread for point in curve.points)
     assert [tick.text for tick in chart.up] == ["1 µs", "10 µs", "100 µs", "1 ms"]
     assert [tick.at for tick in chart.up] == pytest.approx([first, second, (second + third) / 2, third])
     assert [tick.text for tick in chart.across] == ["2¹⁰", "2¹²", "2²⁰"]
     seconds = group[2]["bytes"] / 28e9
-    assert chart.roof[2] == (
+    assert chart.reference[2] == (
         pytest.approx(100),
         pytest.approx(third + (first - third) / 3 * math.log10(1e-3 / seconds)),
     )
@@ -326,7 +327,7 @@ def test_a_series_differs_in_its_size_alone_and_leaves_only_its_largest_as_bars(
     assert [[one["shapes"] for one in group] for group in series(workloads)] == [
         ["one-10", "one-11", "one-12", "one-13"]
     ]
-    (device,) = page(invented.empty(workloads=workloads), None).devices
+    (device,) = page(invented.empty(workloads=workloads)).devices
     titles = ["Adam, one-12", "RMSprop, rms-10", "RMSprop, rms-11", "Adam, gpt2"]
     assert [chart.title for chart in device.speed] == titles
     assert [table.title for table in device.tables] == [workload["title"] for workload in workloads]
@@ -383,6 +384,9 @@ def test_figures_from_compiled_code_are_labelled_as_computed() -> None:
     code = section(full_text(), "code")
     assert "<h2>Computed from compiled code, not measured</h2>" in code
     assert code.count("<caption>Computed, not measured") == code.count("<table>") == 2
+    assert "sm_90: Invented 90, 100 SMs, 3,000 GB/s, 1,500 MHz, memory answers after 678 ns" in code
+    assert "cupy by cupy 14.2.0, nvrtc 13.2" in code
+    assert "cupy array sm_80 sgd(odd)" in code
     before, details = code.split("<details>")
     assert "exp_avg" not in before
     assert all(kernel["variant"] in details for kernel in invented.code()["kernels"])
@@ -394,35 +398,75 @@ def test_the_summary_of_compiled_code_is_of_the_worst() -> None:
         invented.kernel("adam(a)", vector_bytes=8, registers=40, stack=16, bytes_in_flight=20480),
         invented.kernel("adam(b)", occupancy=0.25, instructions=540.0, limit="issue"),
         invented.kernel("adam(c)", registers=None),
-        invented.kernel("adam(a)", arch="sm_80"),
+        invented.kernel("adam(a)", arch="sm_80", form="table"),
         invented.kernel("adamax(a)"),
     ]
     first, second, third = summaries(kernels)
     assert (first.rule, first.arch, first.variants) == ("adam", "sm_90", 3)
     assert (first.vector_bytes, first.registers, first.stack, first.occupancy) == (8, 64, 16, 0.25)
     assert (first.flight, first.issue, first.limits) == (0.5, 2.0, "memory 2, issue 1")
+    assert (first.driver, second.driver) == ("triton step", "triton table")
     assert (second.arch, second.limits, third.rule) == ("sm_80", "memory", "adamax")
 
 
 # refusals and what comes beside it
 def test_another_schema_is_refused() -> None:
-    with pytest.raises(ValueError, match="results must have schema 2, but have 1"):
+    with pytest.raises(ValueError, match="results must have schema 2, but it is 1"):
         render(invented.empty(schema=1))
+    with pytest.raises(ValueError, match="training must have schema 1, but it is 7"):
+        render(invented.empty(), invented.training(schema=7))
 
 
 def test_it_is_made_of_json() -> None:
     assert render(json.loads(json.dumps(invented.full()))) == full_text()
 
 
-def test_training_curves_are_images_within_the_page() -> None:
-    svg = '<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>'
-    text = render(invented.empty(), {"note": "A & B.", "figures": [{"title": "Loss <b>", "svg": svg}]})
-    (image,) = [attrs for tag, attrs in Parsed(text).elements if tag == "img"]
-    assert base64.b64decode((image["src"] or "").removeprefix("data:image/svg+xml;base64,")).decode() == svg
-    assert image["alt"] == "Loss <b>"
-    assert "A &amp; B." in text
-    assert "alert(1)" not in text
+# trainings
+def test_trainings_show_every_contender_and_draw_those_that_were_trained() -> None:
+    trained = invented.training()
+    trained["tasks"][0]["rows"][1].update(reached=None, missed="its lowest loss was 2.1")
+    text = render(invented.empty(), trained)
+    Parsed(text)
+    part = section(text, "training")
+    assert all(title in part for title in ("A small GPT on invented text", "A classifier of digits"))
+    assert all(name in part for name in ("torch for-loop", "torch fused", "gpuopt numba", "it ran out of memory"))
+    assert re.search(r"! broken</td><td class=\"why\"", part)
+    assert "98.8" in part
+    assert "820,736 elements in 52 tensors" in part
+    assert "nats per byte" in part
+    assert "torch fused did not reach it: its lowest loss was 2.1." in part
+    assert text.index("gpt: gpuopt numpy is broken") < text.index("<h2>Machine")
     assert '<section id="training">' not in full_text()
+
+
+def test_curves_of_trainings_are_where_losses_and_steps_are() -> None:
+    trained = invented.training()
+    first = page(invented.empty(), trained).training[0]
+    by_step, by_seconds = first.plots
+    assert [curve.contender for curve in by_step.curves] == ["gpuopt numba", "torch for-loop", "torch fused"]
+    for curve in by_step.curves:
+        assert [point.x for point in curve.points] == pytest.approx([100 * k / 60 for k in range(61)])
+        losses = [2 + 3 * 0.95**k for k in range(61)]
+        slope = (curve.points[-1].y - curve.points[0].y) / (losses[-1] - losses[0])
+        assert slope < 0, "a greater loss is further up"
+        assert [point.y for point in curve.points] == pytest.approx(
+            [curve.points[0].y + slope * (loss - losses[0]) for loss in losses]
+        )
+        assert by_step.reference[0][1] == pytest.approx(curve.points[0].y + slope * (2.4 - losses[0]))
+        assert 15 <= len(curve.marked) <= 24
+    marked = [point.x for curve in by_step.curves for point in curve.marked]
+    assert len(marked) == len(set(marked)), "equal curves must not hide each other's markers"
+    assert [curve.points[-1].x for curve in by_seconds.curves] == pytest.approx([100 / 1.2, 100, 101 / 1.2])
+    assert [tick.text for tick in by_seconds.across] == ["0", "20", "40", "60"]
+
+
+@pytest.mark.parametrize("rows", [[], [invented.trained("torch fused", curve=[])]], ids=["no row", "no evaluation"])
+def test_trainings_without_curves_make_a_page_too(rows: list[dict[str, Any]]) -> None:
+    trained = invented.training(complete=False, faults=[])
+    trained["tasks"][0]["rows"] = rows
+    text = render(invented.empty(), trained)
+    Parsed(text)
+    assert "The training was stopped before its end." in text
 
 
 def test_lengths_and_places_are_numbers_within_the_chart() -> None:

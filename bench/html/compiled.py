@@ -10,10 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Summary:
-    """The worst of all variants of a rule on a driver and an architecture.
+    """The worst of all variants of a rule on a driver's kernel and an architecture.
 
     Attributes:
-        driver: Its name.
+        driver: Its name, and that of its kernel.
         rule: Its name.
         arch: ``sm_90``, ...
         variants: Their number.
@@ -40,16 +40,34 @@ class Summary:
 
 
 def summaries(kernels: list[dict[str, Any]]) -> list[Summary]:
-    """One per driver, rule and architecture, in the order in which they first come."""
+    """One per driver, kernel, rule and architecture, in the order in which they first come."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for kernel in kernels:
-        groups.setdefault((kernel["driver"], rule_of(kernel), kernel["arch"]), []).append(kernel)
+        driver = f"{kernel['driver']} {kernel['form']}"
+        groups.setdefault((driver, rule_of(kernel), kernel["arch"]), []).append(kernel)
     return [_summary(*key, group) for key, group in groups.items()]
 
 
 def rule_of(kernel: dict[str, Any]) -> str:
     """The rule that a variant's name begins with."""
     return re.split(r"\W", kernel["variant"], maxsplit=1)[0]
+
+
+def gpus(code: dict[str, Any]) -> list[str]:
+    """What the figures of each architecture are held against."""
+    return [
+        f"{arch}: {gpu['name']}, {gpu['sms']} SMs, {gpu['gb_per_s']:,g} GB/s, {gpu['clock_mhz']:,} MHz, "
+        f"memory answers after {gpu['latency_ns']:,} ns"
+        for arch, gpu in code["gpus"].items()
+    ]
+
+
+def tools(code: dict[str, Any]) -> list[str]:
+    """What each driver's kernels were compiled with."""
+    return [
+        f"{driver} by {', '.join(f'{name} {version}' for name, version in versions.items())}"
+        for driver, versions in code["toolchain"].items()
+    ]
 
 
 def share(kernel: dict[str, Any], part: str, whole: str) -> float | None:

@@ -4,58 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from gpuopt.bench.html.bars import RANKED
 from gpuopt.bench.html.looks import Look
 from gpuopt.bench.html.numbers import TIMES, elements, stored, with_unit
+from gpuopt.bench.html.plot import Curve, Plot, Point, Tick
 
 LEAST_SIZES = 3
 """Fewer sizes make no curve."""
 
 MOST_LABELS = 7
 """Along the axis of sizes, for a phone's sake."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A median; ``x``, ``y`` and the ends of its spread, ``low`` and ``high``, are in percent from the top left."""
-
-    x: float
-    y: float
-    low: float
-    high: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The points of one contender."""
-
-    contender: str
-    look: Look
-    points: list[Point]
-
-
-@dataclass(frozen=True)
-class Tick:
-    """A labelled line across the chart, in percent from the left or from the top."""
-
-    at: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A chart; ``roof`` is what moving the algorithm's bytes at the copy's speed would take, where that is known."""
-
-    title: str
-    curves: list[Curve]
-    across: list[Tick]
-    up: list[Tick]
-    roof: list[tuple[float, float]]
-    label: str
 
 
 def series(workloads: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
@@ -73,7 +33,7 @@ def series(workloads: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     ]
 
 
-def curves(group: list[dict[str, Any]], clock: str, copy: float | None, looks: dict[str, Look]) -> Curves | None:
+def curves(group: list[dict[str, Any]], clock: str, copy: float | None, looks: dict[str, Look]) -> Plot | None:
     """The chart of a series by one of its clocks, ``"step"`` or ``"device"``; None if nothing was timed by it."""
     timed = [
         (workload["numel"], row["contender"], row[clock])
@@ -88,34 +48,31 @@ def curves(group: list[dict[str, Any]], clock: str, copy: float | None, looks: d
     most = max(spread["p90"] for _, _, spread in timed) * 1.3
     x = _along(sizes[0], sizes[-1])
     y = _along(most, least)
-    lines = [
-        Curve(
-            name,
-            looks[name],
-            [
-                Point(
-                    x(numel),
-                    y(spread["median"]),
-                    y(spread["p10"]),
-                    y(spread["p90"]),
-                    f"{name}, {elements(numel)} elements: {with_unit(spread['median'], TIMES)}, n {spread['n']}",
-                )
-                for numel, contender, spread in timed
-                if contender == name
-            ],
-        )
-        for name in dict.fromkeys(contender for _, contender, _ in timed)
-    ]
+    lines = []
+    for name in sorted(dict.fromkeys(contender for _, contender, _ in timed), key=lambda name: not looks[name].ours):
+        points = [
+            Point(
+                x(numel),
+                y(spread["median"]),
+                f"{name}, {elements(numel)} elements: {with_unit(spread['median'], TIMES)}, n {spread['n']}",
+                (y(spread["p10"]), y(spread["p90"])),
+            )
+            for numel, contender, spread in timed
+            if contender == name
+        ]
+        lines.append(Curve(name, looks[name], points, marked=points))
     roof = [(x(one["numel"]), y(one["bytes"] / copy / 1e9)) for one in group if copy and one["numel"] in sizes]
     title = _title(group[0])
-    return Curves(
+    return Plot(
         title,
+        "elements",
         lines,
         [Tick(x(size), elements(size)) for size in sizes[:: math.ceil(len(sizes) / MOST_LABELS)]],
         [Tick(y(10.0**power), _decade(power)) for power in _decades(least, most)],
-        roof,
         f"Time of a step of {title} from {elements(sizes[0])} to {elements(sizes[-1])} elements, "
         f"{len(lines)} contenders; the tables have the numbers",
+        roof,
+        "at the speed of a copy",
     )
 
 

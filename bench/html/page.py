@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpuopt.bench.html import bars, compiled, curves, machine
+from gpuopt.bench.html import bars, compiled, curves, machine, training
 from gpuopt.bench.html.bars import RANKED, Bars
-from gpuopt.bench.html.curves import Curves
 from gpuopt.bench.html.looks import Look, looks
 from gpuopt.bench.html.machine import Fact
 from gpuopt.bench.html.numbers import UNKNOWN
+from gpuopt.bench.html.plot import Plot
 from gpuopt.bench.html.tables import WorkloadTable, workload_table
+from gpuopt.bench.html.training import TrainingTask
 
 BUSY = 0.05
 """Share of all cores from which on other processes spoil the times."""
@@ -27,7 +28,7 @@ class Device:
     name: str
     title: str
     speed: list[Bars]
-    times: list[tuple[str, list[Curves]]]
+    times: list[tuple[str, list[Plot]]]
     launches: list[Bars]
     memory: list[Bars]
     tables: list[WorkloadTable]
@@ -59,19 +60,22 @@ class Page:
     devices: list[Device]
     absent_drivers: list[tuple[str, str]]
     code: dict[str, Any] | None
+    code_facts: list[str]
     code_summaries: list[compiled.Summary]
-    training: dict[str, Any] | None
+    training: list[TrainingTask]
+    training_facts: str
 
 
-def page(results: dict[str, Any], training: dict[str, Any] | None) -> Page:
+def page(results: dict[str, Any], trained: dict[str, Any] | None = None) -> Page:
     """Collects it."""
     workloads = results["workloads"]
-    by_name = looks(row["contender"] for workload in workloads for row in workload["rows"])
+    tasks = trained["tasks"] if trained else []
+    by_name = looks(row["contender"] for rows in (*workloads, *tasks) for row in rows["rows"])
     gpus = results["machine"]["gpus"]
     return Page(
         title=", ".join(gpu["name"] for gpu in gpus) or results["machine"]["cpu"] or "an unknown machine",
         results=results,
-        faults=_faults(results),
+        faults=[*_faults(results), *(training.faults(trained) if trained else [])],
         warnings=_warnings(results),
         facts=machine.facts(results),
         gpus=[machine.gpu_facts(gpu) for gpu in gpus],
@@ -82,8 +86,10 @@ def page(results: dict[str, Any], training: dict[str, Any] | None) -> Page:
         ],
         absent_drivers=[(name, why) for name, why in results["drivers"].items() if why],
         code=results["code"],
+        code_facts=[*compiled.gpus(results["code"]), *compiled.tools(results["code"])] if results["code"] else [],
         code_summaries=compiled.summaries(results["code"]["kernels"]) if results["code"] else [],
-        training=training,
+        training=training.tasks(trained, by_name) if trained else [],
+        training_facts=training.facts(trained) if trained else "",
     )
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 from gpuopt.bench.html import numbers
 from gpuopt.bench.html.page import page
 
-SCHEMA = 2
-"""Version of the JSON that is understood."""
+SCHEMA, TRAINING_SCHEMA = 2, 1
+"""Versions of the JSON that are understood."""
 
 
 def render(results: dict[str, Any], training: dict[str, Any] | None = None) -> str:
@@ -17,15 +16,16 @@ def render(results: dict[str, Any], training: dict[str, Any] | None = None) -> s
 
     Args:
         results: What ``bench/SCHEMA.md`` describes.
-        training: ``{"note": sentence or None, "figures": [{"title", "svg"}, ...]}``, curves that are drawn already.
+        training: What ``gpuopt bench train`` writes, as described there too.
 
     Raises:
-        ValueError: ``results`` has another version of the schema.
+        ValueError: One of them has another version of its schema.
     """
     import jinja2
 
-    if results["schema"] != SCHEMA:
-        raise ValueError(f"results must have schema {SCHEMA}, but have {results['schema']}")
+    for name, given, schema in (("results", results, SCHEMA), ("training", training, TRAINING_SCHEMA)):
+        if given is not None and given["schema"] != schema:
+            raise ValueError(f"{name} must have schema {schema}, but it is {given['schema']}")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("gpuopt.bench.html", "templates"),
         autoescape=True,
@@ -34,11 +34,6 @@ def render(results: dict[str, Any], training: dict[str, Any] | None = None) -> s
         lstrip_blocks=True,
     )
     environment.filters.update(
-        count=numbers.count, duration=numbers.duration, percent=numbers.percent, picture=picture, tenths=numbers.tenths
+        count=numbers.count, duration=numbers.duration, percent=numbers.percent, tenths=numbers.tenths
     )
     return environment.get_template("page.html").render(page=page(results, training))
-
-
-def picture(svg: str) -> str:
-    """An SVG as the address of an image: there its ids cannot clash with the page's, and no script in it would run."""
-    return f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"

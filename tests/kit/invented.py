@@ -189,6 +189,7 @@ def goal(workload: str, **given: Any) -> dict[str, Any]:
 def kernel(variant: str, **given: Any) -> dict[str, Any]:
     return {
         "driver": "triton",
+        "form": "step",
         "variant": variant,
         "arch": "sm_90",
         "vector_bytes": 16,
@@ -198,6 +199,8 @@ def kernel(variant: str, **given: Any) -> dict[str, Any]:
         "occupancy": 0.5,
         "bytes_in_flight": 65536,
         "bytes_needed": 40960,
+        "waits": 2,
+        "elements": 8,
         "instructions": 81.5,
         "budget": 270.0,
         "limit": "memory",
@@ -208,11 +211,81 @@ def kernel(variant: str, **given: Any) -> dict[str, Any]:
 def code() -> dict[str, Any]:
     archs = ["sm_80", "sm_90", "sm_100"]
     kernels = [
-        kernel(f"{rule}(param={stored}, grad={stored}, exp_avg=fp32)", driver=driver, arch=arch, registers=registers)
-        for driver, registers in (("triton", 60), ("cupy", 72))
+        kernel(f"{rule}(param={stored}, grad={stored}, exp_avg=fp32)", driver=driver, form=form, arch=arch)
+        for driver, form in (("triton", "step"), ("cupy", "table"), ("cupy", "array"))
         for rule in ("adam", "rmsprop", "sgd", "adagrad")
         for arch in archs
         for stored in ("fp32", "bf16", "fp16")
     ]
     kernels[0].update(limit="issue", instructions=300.0, registers=None)
-    return {"note": "Latency and bandwidth are those of data sheets.", "archs": archs, "kernels": kernels}
+    gpu = {"name": "Invented 90", "sms": 100, "gb_per_s": 3000.0, "clock_mhz": 1500, "latency_ns": 678}
+    return {
+        "note": "Latency and bandwidth are those of data sheets.",
+        "archs": archs,
+        "gpus": dict.fromkeys(archs, gpu),
+        "toolchain": {"triton": {"triton": "3.9.0", "ptxas": "13.0.1"}, "cupy": {"cupy": "14.2.0", "nvrtc": "13.2"}},
+        "kernels": kernels,
+        "skipped": [{"what": "cupy array sm_80 sgd(odd)", "why": "the way of a full tile has a call"}],
+    }
+
+
+def trained(contender: str, offset: float = 0.0, pace: float = 0.1, **given: Any) -> dict[str, Any]:
+    """A row of a training of 60 evaluations, in which the loss falls from 5 to 2."""
+    curve = [[10 * k, pace * 10 * k, 2 + 3 * 0.95**k + offset] for k in range(61)]
+    return {
+        "contender": contender,
+        "status": "trained",
+        "why": None,
+        "steps": 600,
+        "seconds": 600 * pace,
+        "model": spread(0.9 * pace),
+        "optimizer": spread(0.1 * pace),
+        "share": 0.1,
+        "reached": {"step": 400, "seconds": 400 * pace},
+        "missed": None,
+        "loss": curve[-1][2],
+        "accuracy": None,
+        "deviation": {"early": 1e-6, "all": 1e-4},
+        "digest": "00ff",
+        "curve": curve,
+        **given,
+    }
+
+
+def training(**given: Any) -> dict[str, Any]:
+    """A run of ``gpuopt bench train`` with two tasks."""
+    unknown = dict.fromkeys(("model", "optimizer", "share", "reached", "loss", "accuracy"))
+    task = {
+        "key": "gpt",
+        "title": "A small GPT on invented text",
+        "data": {"source": "nowhere", "sha256": "00", "train": 1000, "held_out": 100, "unit": "byte"},
+        "optimizer": "AdamW",
+        "recipe": {},
+        "tensors": 52,
+        "numel": 820_736,
+        "batch": 16,
+        "turn": 10,
+        "goal": 2.4,
+        "same_bits": True,
+        "ranked": ["gpuopt numba", "torch fused", "torch for-loop"],
+        "rows": [
+            trained("torch for-loop", pace=0.12),
+            trained("torch fused", pace=0.101),
+            trained("gpuopt numba"),
+            trained("gpuopt numpy", status="broken", why="it ran out of memory", curve=[], **unknown),
+        ],
+    }
+    digits = {**task, "key": "digits", "title": "A classifier of digits", "same_bits": None}
+    digits["rows"] = [trained("torch for-loop", accuracy=0.9876)]
+    return {
+        "schema": 1,
+        "scale": "full",
+        "complete": True,
+        "seconds": 321.0,
+        "command": ["gpuopt", "bench", "train"],
+        "device": "cpu",
+        "machine": machine(),
+        "tasks": [task, digits],
+        "faults": ["gpt: gpuopt numpy is broken: it ran out of memory"],
+        **given,
+    }
