@@ -147,7 +147,15 @@ def test_everything_in_the_json_is_on_the_page() -> None:
     said += [results["machine"][key] for key in ("date", "commit", "cpu", "system", "python")]
     said += [*results["machine"]["versions"].values(), *results["drivers"].values()]
     said += [results["machine"]["gpus"][0][key] for key in ("name", "driver", "cuda", "compute_capability")]
-    said += ["1,755 of 1,980 MHz", "2,619 of 2,619 MHz", "3,350 GB/s", "700 W", "80.0 GiB", "gpuopt bench --out"]
+    said += [
+        "1,755 of 1,980 MHz",
+        "2,619 of 2,619 MHz",
+        "3,350 GB/s",
+        "700 W",
+        "80.0 GiB",
+        "gpuopt bench --out 'out/a folder'",
+        "with clip, ema",
+    ]
     assert [text for text in said if text is not None and text not in shown] == []
 
 
@@ -185,10 +193,15 @@ def test_every_row_has_its_figures_in_a_table() -> None:
     assert "148 tensors, 1,000,000 elements; all fp32; 28,000,000 bytes" in table.facts
 
 
-def test_the_clock_of_a_gpu_is_not_in_tables_of_a_cpu() -> None:
-    headings = workload_table(invented.workload("cpu", "one-20")).headings
+def test_what_no_row_knows_has_no_column() -> None:
+    workload = invented.workload("cpu", "one-20")
+    headings = workload_table(workload).headings
     assert [heading.partition(",")[0] for heading in headings][:3] == ["step", "p10 to p90", "n"]
     assert "discarded" not in headings
+    assert headings[-1] == "compile, ms"
+    for row in workload["rows"]:
+        row.update(extra_memory=None, compile=None)
+    assert workload_table(workload).headings[-1] == "launches"
 
 
 @pytest.mark.parametrize("where", ["title", "contender", "why", "fault", "skipped", "cpu", "note", "variant"])
@@ -256,8 +269,8 @@ def test_bars_are_as_long_as_their_numbers_best_first_with_the_copy_s_line_on_th
     assert [bar.position for bar in chart.bars] == pytest.approx([ROOM, ROOM / 3, ROOM / 6])
     assert chart.copy == pytest.approx(ROOM * 2 / 3)
     assert [bar.share for bar in chart.bars] == ["150.0", "50.0", "25.0"]
-    assert chart.note is not None
-    assert chart.note.startswith("gpuopt numba is 3.00 times as fast as torch fused")
+    assert chart.comparison is not None
+    assert chart.comparison.startswith("gpuopt numba is 3.00 times as fast as torch fused")
 
 
 def test_wrong_and_broken_contenders_are_marked_and_not_ranked() -> None:
@@ -267,11 +280,36 @@ def test_wrong_and_broken_contenders_are_marked_and_not_ranked() -> None:
         fastest.update(status=status, why="its bits differ")
         chart = speed(workload, 20.0, look_of(workload))
         assert fastest["contender"] not in [bar.contender for bar in chart.bars]
-        assert fastest["contender"] not in (chart.note or "")
+        assert fastest["contender"] not in (chart.comparison or "")
         assert chart.failed == [fastest]
         text = render(invented.empty(workloads=[workload]))
         assert f"{sign}, not ranked" in section(text, "cpu")
         assert re.search(rf'class="status">{sign}</td><td class="why" colspan="\d+">its bits differ', text)
+
+
+def test_contenders_that_compute_something_else_are_marked_and_not_compared_with() -> None:
+    workload = invented.workload("cpu", "one-20")
+    fastest = max(workload["rows"][2:], key=lambda row: row["gb_per_s"])
+    fastest["note"] = "state in 8 bits"
+    chart = speed(workload, 20.0, look_of(workload))
+    assert fastest["contender"] in [bar.contender for bar in chart.bars]
+    assert fastest["contender"] not in (chart.comparison or "")
+    text = render(invented.empty(workloads=[workload]))
+    assert f"{fastest['contender']} †</th>" in section(text, "cpu")
+    assert f"† {fastest['contender']}: state in 8 bits" in section(text, "cpu")
+    assert f"{fastest['contender']}<br><small>state in 8 bits</small>" in section(text, "rows")
+
+
+def test_skipped_rows_with_one_reason_are_one_line() -> None:
+    rows = [invented.row("Apex", "skipped", "not installed")]
+    results = invented.empty(
+        workloads=[invented.workload("cpu", name, rows=rows) for name in ("a", "b")],
+        drivers={"numpy": None, "triton": "no GPU"},
+        skipped=[{"what": "Adam, 8B", "why": "too large"}],
+    )
+    lines = re.findall("<li><b>(.*)</b>: (.*)</li>", section(render(results), "skipped"))
+    expected = [("driver triton", "no GPU"), ("Adam, 8B", "too large"), ("Apex in 2 workloads", "not installed")]
+    assert lines == expected
 
 
 def test_launches_have_a_logarithmic_axis_from_one() -> None:
@@ -323,13 +361,15 @@ def test_a_series_differs_in_its_size_alone_and_leaves_only_its_largest_as_bars(
     workloads = [invented.workload("cpu", f"one-{power}", numel=2**power) for power in (12, 10, 11, 13)]
     workloads += [invented.workload("cpu", f"rms-{power}", "RMSprop", numel=2**power) for power in (10, 11)]
     workloads += [invented.workload("cpu", "gpt2", tensors=148)]
+    workloads += [invented.workload("cpu", "rules", numel=2**14)]
     workloads[3]["rows"] = [invented.row("gpuopt numba", "skipped", "too little memory")]
     assert [[one["shapes"] for one in group] for group in series(workloads)] == [
         ["one-10", "one-11", "one-12", "one-13"]
     ]
     (device,) = page(invented.empty(workloads=workloads)).devices
-    titles = ["Adam, one-12", "RMSprop, rms-10", "RMSprop, rms-11", "Adam, gpt2"]
-    assert [chart.title for chart in device.speed] == titles
+    titles = ["Adam, one-12", "RMSprop, rms-10", "RMSprop, rms-11", "Adam, gpt2", "Adam, rules"]
+    assert [chart.title for _, charts in device.speed for chart in charts] == titles
+    assert [group for group, _ in device.speed] == ["one", "rms", "gpt2", "rules"]
     assert [table.title for table in device.tables] == [workload["title"] for workload in workloads]
 
 
@@ -425,12 +465,16 @@ def test_it_is_made_of_json() -> None:
 def test_trainings_show_every_contender_and_draw_those_that_were_trained() -> None:
     trained = invented.training()
     trained["tasks"][0]["rows"][1].update(reached=None, missed="its lowest loss was 2.1")
+    trained["tasks"][1]["rows"].append(
+        {**trained["tasks"][0]["rows"][3], "status": "diverged", "why": "a loss was nan"}
+    )
     text = render(invented.empty(), trained)
     Parsed(text)
     part = section(text, "training")
     assert all(title in part for title in ("A small GPT on invented text", "A classifier of digits"))
     assert all(name in part for name in ("torch for-loop", "torch fused", "gpuopt numba", "it ran out of memory"))
     assert re.search(r"! broken</td><td class=\"why\"", part)
+    assert re.search(r"✗ diverged</td><td class=\"why\"", part)
     assert "98.8" in part
     assert "820,736 elements in 52 tensors" in part
     assert "nats per byte" in part

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuopt.bench.html.looks import OURS, Look
-from gpuopt.bench.html.numbers import count, memory, percent, rates
+from gpuopt.bench.html.numbers import RATES, count, memory, percent, rates, with_unit
 
 RANKED = ("exact", "close")
 """Only contenders with these verdicts are ranked."""
@@ -22,6 +22,7 @@ class Bar:
 
     Attributes:
         contender: Its name.
+        note: What it computes, where that is not what the workload says; else None.
         look: Its look.
         value: The number, written.
         share: Percent of the copy bandwidth, written; None where that makes no sense.
@@ -29,6 +30,7 @@ class Bar:
     """
 
     contender: str
+    note: str | None
     look: Look
     value: str
     share: str | None
@@ -48,7 +50,7 @@ class Bars:
         copy_text: That, written.
         failed: Rows of contenders that are wrong or broken; they have no bar.
         skipped: Names of those that cannot run here.
-        note: How gpuopt compares with the others, in a sentence, or None.
+        comparison: How gpuopt compares with the others, in a sentence, or None.
         label: The chart in a sentence, for those who do not see it.
     """
 
@@ -60,7 +62,7 @@ class Bars:
     copy_text: str | None
     failed: list[dict[str, Any]]
     skipped: list[str]
-    note: str | None
+    comparison: str | None
     label: str
 
 
@@ -72,6 +74,7 @@ def speed(workload: dict[str, Any], copy: float | None, looks: dict[str, Look]) 
     bars = [
         Bar(
             row["contender"],
+            row["note"],
             looks[row["contender"]],
             scale(row["gb_per_s"]),
             percent(row["copy_share"]),
@@ -79,14 +82,14 @@ def speed(workload: dict[str, Any], copy: float | None, looks: dict[str, Look]) 
         )
         for row in rows
     ]
-    copied = None if copy is None else f"{scale(copy)} GB/s"
+    copied = None if copy is None else with_unit(copy, RATES)
     return _chart(
         workload,
         "GB/s",
         bars,
         copy=ROOM * copy / most if copy else None,
         copy_text=copied,
-        note=comparison(rows),
+        compared=comparison(rows),
         more=f"; a copy of one tensor runs at {copied}" if copied else "",
     )
 
@@ -98,6 +101,7 @@ def launches(workload: dict[str, Any], looks: dict[str, Look]) -> Bars:
     bars = [
         Bar(
             row["contender"],
+            row["note"],
             looks[row["contender"]],
             count(row["launches"]),
             None,
@@ -116,6 +120,7 @@ def extra_memory(workload: dict[str, Any], looks: dict[str, Look]) -> Bars:
     bars = [
         Bar(
             row["contender"],
+            row["note"],
             looks[row["contender"]],
             scale(row["extra_memory"]),
             None,
@@ -127,7 +132,8 @@ def extra_memory(workload: dict[str, Any], looks: dict[str, Look]) -> Bars:
 
 
 def comparison(rows: list[dict[str, Any]]) -> str | None:
-    """The fastest of gpuopt against the fastest of the others; the rows are ranked, the best first."""
+    """The fastest of gpuopt against the fastest of the others that do the same; the rows are ranked, the best first."""
+    rows = [row for row in rows if row["note"] is None]
     ours = next((row for row in rows if row["contender"].startswith(OURS)), None)
     other = next((row for row in rows if not row["contender"].startswith(OURS)), None)
     if ours is None or other is None:
@@ -149,7 +155,7 @@ def _chart(
     logarithmic: bool = False,
     copy: float | None = None,
     copy_text: str | None = None,
-    note: str | None = None,
+    compared: str | None = None,
     more: str = "",
 ) -> Bars:
     said = ", ".join(f"{bar.contender} {bar.value}" for bar in bars) or "nothing was measured"
@@ -162,6 +168,6 @@ def _chart(
         copy_text=copy_text,
         failed=[row for row in workload["rows"] if row["status"] in ("wrong", "broken")],
         skipped=[row["contender"] for row in workload["rows"] if row["status"] == "skipped"],
-        note=note,
+        comparison=compared,
         label=f"{unit} on {workload['title']}: {said}{more}",
     )

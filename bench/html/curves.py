@@ -19,12 +19,13 @@ MOST_LABELS = 7
 
 
 def series(workloads: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Workloads that differ in the size of their one tensor alone, by size."""
+    """Workloads of a group that differ in the size of their one tensor alone, by size."""
     found: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for workload in workloads:
         if workload["tensors"] == 1:
             formats = tuple(sorted(workload["formats"].items()))
-            key = (workload["device"], workload["front"], workload["optimizer"], formats, workload["tail"])
+            same = tuple(workload[part] for part in ("group", "device", "front", "optimizer"))
+            key = (*same, formats, tuple(workload["tail"]))
             found.setdefault(key, []).append(workload)
     return [
         sorted(group, key=lambda workload: workload["numel"])
@@ -93,5 +94,5 @@ def _decade(power: int) -> str:
 
 
 def _title(workload: dict[str, Any]) -> str:
-    tail = " with the tail" if workload["tail"] else ""
+    tail = f" with {', '.join(workload['tail'])}" if workload["tail"] else ""
     return f"{workload['optimizer']}{tail}, {stored(workload['formats'])}, {workload['front']}"

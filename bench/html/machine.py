@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from gpuopt.bench.html.numbers import MEMORY, TIMES, UNKNOWN, duration, with_unit
@@ -17,7 +18,7 @@ def facts(results: dict[str, Any]) -> list[Fact]:
     return [
         ("date", _or_unknown(machine["date"])),
         ("took", duration(results["seconds"])),
-        ("command", " ".join(results["command"]) or UNKNOWN),
+        ("command", shlex.join(results["command"]) or UNKNOWN),
         ("scale", results["scale"]),
         ("commit", _or_unknown(machine["commit"])),
         ("image", _or_unknown(machine["image"])),

@@ -10,6 +10,7 @@ UNKNOWN = "\N{EN DASH}"
 """Stands where nothing is known or nothing was measured."""
 
 TIMES = (("ns", 1e-9), ("µs", 1e-6), ("ms", 1e-3), ("s", 1.0))
+RATES = (("GB/s", 1.0),)
 MEMORY = (("bytes", 1.0), ("KiB", 2.0**10), ("MiB", 2.0**20), ("GiB", 2.0**30), ("TiB", 2.0**40))
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -58,7 +59,7 @@ def memory(values: Iterable[float | None]) -> Scale:
 
 def rates(values: Iterable[float | None]) -> Scale:
     """For 10^9 bytes per second."""
-    return scale(values, (("GB/s", 1.0),))
+    return scale(values, RATES)
 
 
 def with_unit(value: float, units: tuple[tuple[str, float], ...]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +24,11 @@ CLOCKS = {"device": "Time on the GPU", "step": "Host-inclusive time"}
 
 @dataclass(frozen=True)
 class Device:
-    """What was measured on one device; a chart is there only where it has something to show."""
+    """What was measured on one device, speed by group; a chart is there only where it has something to show."""
 
     name: str
     title: str
-    speed: list[Bars]
+    speed: list[tuple[str, list[Bars]]]
     times: list[tuple[str, list[Plot]]]
     launches: list[Bars]
     memory: list[Bars]
@@ -58,7 +59,7 @@ class Page:
     gpus: list[list[Fact]]
     goals: list[GoalRow]
     devices: list[Device]
-    absent_drivers: list[tuple[str, str]]
+    skipped: list[tuple[str, str]]
     code: dict[str, Any] | None
     code_facts: list[str]
     code_summaries: list[compiled.Summary]
@@ -84,7 +85,7 @@ def page(results: dict[str, Any], trained: dict[str, Any] | None = None) -> Page
             _device(name, [workload for workload in workloads if workload["device"] == name], results, by_name)
             for name in sorted({workload["device"] for workload in workloads}, reverse=True)  # cuda first
         ],
-        absent_drivers=[(name, why) for name, why in results["drivers"].items() if why],
+        skipped=_skipped(results),
         code=results["code"],
         code_facts=[*compiled.gpus(results["code"]), *compiled.tools(results["code"])] if results["code"] else [],
         code_summaries=compiled.summaries(results["code"]["kernels"]) if results["code"] else [],
@@ -101,7 +102,10 @@ def _faults(results: dict[str, Any]) -> list[str]:
 def _warnings(results: dict[str, Any]) -> list[str]:
     said = []
     if results["scale"] != "full":
-        said.append(f"This was a {results['scale']} run, on smaller tensors and with fewer samples.")
+        said.append(
+            f"This was a {results['scale']} run: each workload had less time, and neither extra memory nor the first "
+            "step was measured."
+        )
     if (load := results["machine"]["others_load"] or 0.0) > BUSY:
         said.append(f"Other processes took {load:.0%} of all cores meanwhile: do not trust the times.")
     said += [
@@ -113,6 +117,21 @@ def _warnings(results: dict[str, Any]) -> list[str]:
     if discarded:
         said.append(f"{discarded:,} samples were discarded because the GPU was throttled.")
     return said
+
+
+def _skipped(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What and why: drivers, what was left out as a whole, and rows, those with the same reason together."""
+    rows = Counter(
+        (row["contender"], row["why"])
+        for workload in results["workloads"]
+        for row in workload["rows"]
+        if row["status"] == "skipped"
+    )
+    return [
+        *((f"driver {name}", why) for name, why in results["drivers"].items() if why),
+        *((entry["what"], entry["why"]) for entry in results["skipped"]),
+        *((f"{name} in {number} workload{'s' * (number > 1)}", why) for (name, why), number in rows.items()),
+    ]
 
 
 def _device(name: str, workloads: list[dict[str, Any]], results: dict[str, Any], by_name: dict[str, Look]) -> Device:
@@ -129,7 +148,10 @@ def _device(name: str, workloads: list[dict[str, Any]], results: dict[str, Any],
     return Device(
         name=name,
         title=title or name,
-        speed=[bars.speed(workload, copy, by_name) for workload in drawn],
+        speed=[
+            (group, [bars.speed(workload, copy, by_name) for workload in drawn if workload["group"] == group])
+            for group in dict.fromkeys(workload["group"] for workload in drawn)
+        ],
         times=[(heading, charts) for heading, charts in times if charts],
         # On a CPU nothing is launched; the tables have how often a driver is called.
         launches=_with_bars(drawn, lambda one: bars.launches(one, by_name)) if name == "cuda" else [],

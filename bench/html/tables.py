@@ -13,9 +13,10 @@ SIGNS = {"exact": "=", "close": "≈", "wrong": "✗", "broken": "!", "skipped":
 
 @dataclass(frozen=True)
 class TableRow:
-    """A contender; ``cells`` is empty where it was not timed, and ``why`` says so."""
+    """A contender; ``note`` is what it computes instead; ``cells`` is empty where it was not timed: ``why`` says so."""
 
     contender: str
+    note: str | None
     status: str
     sign: str
     cells: list[str]
@@ -33,7 +34,7 @@ class WorkloadTable:
 
 
 def workload_table(workload: dict[str, Any]) -> WorkloadTable:
-    """The table of a workload; the clock of the GPU, and what was discarded, only where there is any."""
+    """The table of a workload; the GPU's clock, discarded samples, memory and compile time only where there are any."""
     rows = workload["rows"]
     columns: list[tuple[str, list[str]]] = []
     for clock in ("device", "step"):
@@ -47,9 +48,11 @@ def workload_table(workload: dict[str, Any]) -> WorkloadTable:
         ("GB/s", [rate(row["gb_per_s"]) for row in rows]),
         ("% of copy", [percent(row["copy_share"]) for row in rows]),
         ("launches", [count(row["launches"]) for row in rows]),
-        (f"extra memory, {extra.unit}", [extra(row["extra_memory"]) for row in rows]),
-        (f"compile, {first.unit}", [first(row["compile"]) for row in rows]),
     ]
+    if any(row["extra_memory"] is not None for row in rows):
+        columns.append((f"extra memory, {extra.unit}", [extra(row["extra_memory"]) for row in rows]))
+    if any(row["compile"] is not None for row in rows):
+        columns.append((f"compile, {first.unit}", [first(row["compile"]) for row in rows]))
     return WorkloadTable(
         workload["title"],
         _facts(workload),
@@ -57,6 +60,7 @@ def workload_table(workload: dict[str, Any]) -> WorkloadTable:
         [
             TableRow(
                 row["contender"],
+                row["note"],
                 row["status"],
                 SIGNS[row["status"]],
                 [] if row["why"] else [cells[index] for _, cells in columns],
@@ -82,7 +86,7 @@ def _spread_columns(clock: str, spreads: list[dict[str, Any]]) -> list[tuple[str
 
 def _facts(workload: dict[str, Any]) -> str:
     tensors = "1 tensor" if workload["tensors"] == 1 else f"{count(workload['tensors'])} tensors"
-    tail = "with the whole tail; " if workload["tail"] else ""
+    tail = f"with {', '.join(workload['tail'])}; " if workload["tail"] else ""
     return (
         f"{workload['optimizer']}, {workload['front']}, {workload['device']}; {tensors}, "
         f"{elements(workload['numel'])} elements; {stored(workload['formats'])}; {tail}"

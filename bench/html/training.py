@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
 from gpuopt.bench.html.looks import Look
 from gpuopt.bench.html.numbers import UNKNOWN, count, percent, times
 from gpuopt.bench.html.plot import Curve, Plot, Point, Tick
-from gpuopt.bench.html.tables import SIGNS, TableRow
+from gpuopt.bench.html.tables import TableRow
 
 MOST_MARKERS = 24
 """On one curve. Each curve has them elsewhere, so that curves that are equal are seen to be several."""
+
+SIGNS = {"trained": "✓", "wrong": "✗", "diverged": "✗", "broken": "!", "skipped": "○"}
+"""Before the word, for those who do not see its colour."""
 
 TRAINED = "trained"
 """The status of those that are drawn and ranked."""
@@ -34,7 +38,7 @@ def facts(trained: dict[str, Any]) -> str:
     machine = trained["machine"]
     return (
         f"{trained['scale'].capitalize()} run on {trained['device']} of {machine['date'] or 'an unknown date'}, "
-        f"commit {machine['commit'] or UNKNOWN}: {' '.join(trained['command'])}"
+        f"commit {machine['commit'] or UNKNOWN}: {shlex.join(trained['command'])}"
     )
 
 
@@ -74,8 +78,9 @@ def _task(task: dict[str, Any], looks: dict[str, Look]) -> TrainingTask:
         [
             TableRow(
                 row["contender"],
+                None,
                 row["status"],
-                SIGNS.get(row["status"], "✓"),
+                SIGNS[row["status"]],
                 [] if row["why"] else [cells[index] for _, cells in columns],
                 row["why"],
             )

@@ -41,8 +41,8 @@ def spread(median: float, n: int = 30) -> dict[str, Any]:
 
 def row(contender: str, status: str = "exact", why: str | None = None, **figures: Any) -> dict[str, Any]:
     """A row of which nothing is known but what is given."""
-    unknown = dict.fromkeys(("step", "device", "launches", "gb_per_s", "copy_share", "extra_memory", "compile"))
-    return {"contender": contender, "status": status, "why": why, "discarded": 0, **unknown, **figures}
+    unknown = dict.fromkeys(("note", "step", "device", "launches", "gb_per_s", "copy_share", "extra_memory", "compile"))
+    return {"contender": contender, "status": status, "why": why, "discarded": None, **unknown, **figures}
 
 
 def timed(device: str, contender: str, moved: int, tensors: int, status: str = "exact") -> dict[str, Any]:
@@ -69,6 +69,7 @@ def workload(device: str, shapes: str, optimizer: str = "Adam", **given: Any) ->
     facts = {
         "key": f"{device}/{optimizer.lower()}/{shapes}",
         "title": f"{optimizer}, {shapes}",
+        "group": shapes.partition("-")[0],
         "device": device,
         "front": "torch",
         "optimizer": optimizer,
@@ -76,7 +77,7 @@ def workload(device: str, shapes: str, optimizer: str = "Adam", **given: Any) ->
         "tensors": tensors,
         "numel": numel,
         "formats": FP32,
-        "tail": False,
+        "tail": [],
         "bytes": BYTES[optimizer] * numel,
         **given,
     }
@@ -156,13 +157,14 @@ def full() -> dict[str, Any]:
             workload(device, "vit-l-16", "AdamW", tensors=296, numel=304_326_632, formats=MIXED),
             workload(device, "many-10000", "Adam", tensors=10_000, numel=10_000_000),
             workload(device, "many-10000", "Adagrad", tensors=10_000, numel=10_000_000, front="arrays"),
-            workload(device, "gpt2-124m-tail", "AdamW", tensors=148, numel=124_439_808, tail=True),
+            workload(device, "gpt2-124m-tail", "AdamW", tensors=148, numel=124_439_808, tail=["clip", "ema"]),
         ]
     wrong, broken, skipped = workloads[30]["rows"][5:8]
     wrong.update(row(wrong["contender"], "wrong", "param[17] is 0x3f800001, the oracle has 0x3f800000"))
     broken.update(row(broken["contender"], "broken", "RuntimeError: 'step' must be <0-dimensional> & more"))
     skipped.update(row(skipped["contender"], "skipped", "not installed: pip install deepspeed"))
     workloads[31]["rows"][3]["status"] = "close"
+    workloads[31]["rows"][6]["note"] = "state in 8 bits"
     return empty(
         seconds=1234.5,
         command=["gpuopt", "bench", "--out", "out/a folder"],
@@ -183,7 +185,7 @@ def full() -> dict[str, Any]:
 
 def goal(workload: str, **given: Any) -> dict[str, Any]:
     asked = {"workload": workload, "ours": "gpuopt numba", "theirs": ["torch fused"], "at_least": 0.9}
-    return {**asked, "against": None, "ratio": None, "met": None, "binding": True, "why": None, **given}
+    return {**asked, "cores": 2, "against": None, "ratio": None, "met": None, "binding": True, "why": None, **given}
 
 
 def kernel(variant: str, **given: Any) -> dict[str, Any]:
