@@ -22,10 +22,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from kit import sass
-from kit.ahead import ARCHS, compile_cupy
 from kit.variants import variants
 
+from gpuopt.bench.code import sass
+from gpuopt.bench.code.ahead import ARCHS, compile_cupy
 from gpuopt.kernels.drivers import cupy as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.variant import Variant

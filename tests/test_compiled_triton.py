@@ -27,12 +27,12 @@ import numpy as np
 import pytest
 import torch
 import triton
-from kit import sass
-from kit.ahead import ARCHS, compile_triton
 from kit.variants import hyper_fields, variants
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
+from gpuopt.bench.code import sass
+from gpuopt.bench.code.ahead import ARCHS, compile_triton
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
