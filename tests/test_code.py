@@ -18,6 +18,7 @@ import ctypes
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -28,9 +29,8 @@ from typer.testing import CliRunner
 
 from gpuopt.bench.code import __main__ as command
 from gpuopt.bench.code import ahead, baseline, disassembly, figures
-from gpuopt.bench.code.ahead import ARCHS
 from gpuopt.bench.code.full_tile import full_tile
-from gpuopt.bench.code.gpus import GPUS, REGISTERS, SHARED_RESERVED
+from gpuopt.bench.code.gpus import ARCHS, GPUS, REGISTERS, SHARED_RESERVED
 from gpuopt.bench.code.listing import instructions
 from gpuopt.bench.code.variants import variants
 from gpuopt.bench.code.waits import Traffic, traffic
@@ -274,7 +274,7 @@ def test_many_binaries_are_read_at_once():
 @pytest.fixture(scope="module")
 def small():
     """The section of the simplest variant."""
-    return figures.section(("sm_90",), variants=[SIMPLEST])
+    return figures.section([SIMPLEST], ("sm_90",))
 
 
 def documented(heading: str) -> set[str]:
@@ -326,7 +326,7 @@ def test_the_limit_is_what_takes_longest(monkeypatch, waits, length, limit):
 
 def test_what_cannot_be_read_is_named(monkeypatch):
     monkeypatch.setattr(figures, "traffic", lambda way, table: Traffic((16,), (16,) * 3, 16, 1))
-    found = figures.section(("sm_90",), ("triton",), [SIMPLEST])
+    found = figures.section([SIMPLEST], ("sm_90",), ("triton",))
     assert found["kernels"] == []
     (skipped,) = found["skipped"]
     assert skipped["what"] == f"triton step sm_90 {SIMPLEST}"
@@ -336,10 +336,10 @@ def test_what_cannot_be_read_is_named(monkeypatch):
 def test_a_driver_that_is_not_there_is_named_and_progress_goes_on(monkeypatch):
     monkeypatch.setattr(ahead, "unavailable", lambda driver: f"no {driver}" if driver == "cupy" else None)
     done = []
-    found = figures.section(("sm_90",), variants=[SIMPLEST], advance=lambda: done.append(None))
+    found = figures.section([SIMPLEST], ("sm_90",), advance=lambda: done.append(None))
     assert found["skipped"] == [{"what": "cupy", "why": "no cupy"}]
     assert {kernel["driver"] for kernel in found["kernels"]} == set(found["toolchain"]) == {"triton"}
-    assert len(done) == len(figures.kernels(("sm_90",), variants=[SIMPLEST])) == 3
+    assert len(done) == len(figures.kernels([SIMPLEST], ("sm_90",))) == 3
 
 
 @pytest.mark.parametrize(
@@ -347,15 +347,15 @@ def test_a_driver_that_is_not_there_is_named_and_progress_goes_on(monkeypatch):
     [("triton", "triton", "Triton, which brings"), ("cupy", "triton", "Triton"), ("triton", "torch", "torch is not")],
 )
 def test_what_is_not_installed_is_named_with_the_extra(monkeypatch, driver, module, why):
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(sys.modules, module, None)
     assert re.match(why + r".*\(pip install 'gpuopt\[\w+\]'\)", ahead.unavailable(driver))
 
 
 def test_unknown_names_list_what_there_is():
     with pytest.raises(ValueError, match="arch must be one of sm_80, sm_90, sm_100, but is 'sm_70'"):
-        figures.kernels(("sm_70",))
+        figures.kernels(VARIANTS, ("sm_70",))
     with pytest.raises(ValueError, match="driver must be one of triton, cupy, but is 'numpy'"):
-        figures.kernels(drivers=("numpy",))
+        figures.kernels(VARIANTS, drivers=("numpy",))
 
 
 WORSE = {
@@ -409,7 +409,7 @@ def test_other_compilers_are_named():
 
 
 def test_the_baseline_has_every_kernel_once():
-    names = [kernel.name for kernel in figures.kernels(variants=VARIANTS)]
+    names = [kernel.name for kernel in figures.kernels(VARIANTS)]
     assert sorted(names) == list(baseline.read()["kernels"])
 
 
@@ -430,7 +430,7 @@ def test_no_kernel_is_worse_than_in_the_baseline(driver):
     if why:
         pytest.skip(why)
     archs, chosen = compared(driver)
-    found = figures.section(archs, (driver,), chosen)
+    found = figures.section(chosen, archs, (driver,))
     assert found["skipped"] == []
     assert baseline.worse(found["kernels"], kept) == []
 
@@ -446,20 +446,28 @@ def test_a_kernel_that_is_made_worse_is_found(monkeypatch, tile, warps, figure):
     constants = driver.constants
     monkeypatch.setattr(driver, "constants", lambda variant: constants(variant, tile))
     monkeypatch.setattr(driver, "OPTIONS", driver.OPTIONS | {"num_warps": warps})
-    found = figures.section(("sm_90",), ("triton",), [SIMPLEST])
+    found = figures.section([SIMPLEST], ("sm_90",), ("triton",))
     assert any(f": {figure} is " in sentence for sentence in baseline.worse(found["kernels"], kept))
 
 
 def invoke(monkeypatch, found: dict, *arguments: str):
-    monkeypatch.setattr(command, "section", lambda *arguments: found)
+    monkeypatch.setattr(command, "section", lambda *arguments, advance: found)
     return CliRunner().invoke(command.app, arguments)
 
 
-def test_the_command_shows_compares_and_fails_where_worse(monkeypatch, small, tmp_path):
-    monkeypatch.setattr(baseline, "PATH", tmp_path / "baseline.json")
-    monkeypatch.setattr(baseline.write, "__defaults__", (baseline.PATH,))
-    monkeypatch.setattr(baseline.read, "__defaults__", (baseline.PATH,))
+@pytest.fixture
+def elsewhere(monkeypatch, tmp_path) -> Path:
+    """Where the baseline is instead of in the repository: a file that is not there yet."""
+    path = tmp_path / "baseline.json"
+    monkeypatch.setattr(baseline, "PATH", path)
+    for function in (baseline.read, baseline.write):
+        monkeypatch.setattr(function, "__defaults__", (path,))
+    return path
 
+
+def test_the_command_shows_compares_and_fails_where_worse(monkeypatch, small, elsewhere):
+    result = invoke(monkeypatch, small)
+    assert (result.exit_code, "Not compared: baseline.json is in a checkout alone" in result.output) == (0, True)
     result = invoke(monkeypatch, small, "--write-baseline")
     assert (result.exit_code, "Wrote 3 kernels" in result.output) == (0, True)
     result = invoke(monkeypatch, small)
@@ -471,10 +479,21 @@ def test_the_command_shows_compares_and_fails_where_worse(monkeypatch, small, tm
     worse = small | {"kernels": [small["kernels"][0] | {"stack": 8}, *small["kernels"][1:]]}
     result = invoke(monkeypatch, worse)
     assert (result.exit_code, "stack is 8, was 0" in result.output) == (command.WORSE, True)
+    assert f"{small['kernels'][0]['registers']}+8 " in result.output
 
+
+def test_the_command_says_what_cannot_be_compared_or_written(monkeypatch, small, elsewhere):
+    baseline.write(small)
     older = small | {"toolchain": {"triton": {"triton": "3.6.0"}}, "skipped": [{"what": "cupy", "why": "gone"}]}
     result = invoke(monkeypatch, older)
     assert result.exit_code == 0
-    assert "Not compared: the baseline of triton was compiled by triton" in result.output.replace("\n", " ")
+    assert "Not compared: the baseline of triton was compiled by triton" in result.output
     assert "cupy was skipped: gone" in result.output
     assert "no worse" not in result.output
+
+    result = invoke(monkeypatch, older, "--write-baseline")
+    assert (result.exit_code, "Not written: a baseline must have every kernel" in result.output) == (2, True)
+    elsewhere.unlink()
+    elsewhere.mkdir()
+    result = invoke(monkeypatch, small, "--write-baseline")
+    assert (result.exit_code, "Not written:" in result.output) == (command.UNUSABLE, True)

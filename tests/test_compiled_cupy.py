@@ -25,7 +25,8 @@ import pytest
 from kit.variants import variants
 
 from gpuopt.bench.code import sass
-from gpuopt.bench.code.ahead import ARCHS, compile_cupy
+from gpuopt.bench.code.ahead import compile_cupy
+from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import cupy as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.variant import Variant

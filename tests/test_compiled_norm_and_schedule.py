@@ -16,7 +16,8 @@ import pytest
 from kit.squares import of_format
 
 from gpuopt.bench.code import sass
-from gpuopt.bench.code.ahead import ARCHS, Compiled, compile_advance, compile_clip, compile_square
+from gpuopt.bench.code.ahead import Compiled, compile_advance, compile_clip, compile_square
+from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers import triton_norm
 from gpuopt.kernels.formats import FORMATS, Format

@@ -8,9 +8,6 @@ from unittest.mock import patch
 
 from gpuopt.kernels.variant import Variant
 
-ARCHS = ("sm_80", "sm_90", "sm_100")
-"""A100, H100 and H200, B200."""
-
 CUPY_THREADS = 128
 """Of a block of an ``ElementwiseKernel``, unless its call says otherwise."""
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gpuopt.bench.code.figures import called
+
 PATH = Path(__file__).parents[1] / "results" / "code-baseline.json"
 
 HIGHER_IS_WORSE = {
@@ -25,11 +27,16 @@ KEPT = ("registers", *HIGHER_IS_WORSE)
 
 def name(kernel: dict[str, Any]) -> str:
     """What a kernel of the section is called in the file."""
-    return f"{kernel['driver']} {kernel['form']} {kernel['arch']} {kernel['variant']}"
+    return called(kernel["driver"], kernel["form"], kernel["arch"], kernel["variant"])
 
 
 def write(section: dict[str, Any], path: Path = PATH) -> None:
-    """Makes a section the baseline: a line per kernel, in the order of their names."""
+    """Makes a section the baseline: a line per kernel, in the order of their names.
+
+    Raises:
+        ValueError: Something was skipped.
+        OSError: The file cannot be written.
+    """
     if section["skipped"]:
         why = "; ".join(f"{each['what']}: {each['why']}" for each in section["skipped"])
         raise ValueError(f"a baseline must have every kernel, but some were skipped ({why})")

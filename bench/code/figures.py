@@ -8,10 +8,10 @@ from itertools import groupby
 from typing import Any
 
 from gpuopt.bench.code import ahead, sass
-from gpuopt.bench.code.ahead import ARCHS, Compiled
+from gpuopt.bench.code.ahead import Compiled
 from gpuopt.bench.code.disassembly import disassemble
 from gpuopt.bench.code.full_tile import full_tile
-from gpuopt.bench.code.gpus import GPUS, WARP
+from gpuopt.bench.code.gpus import ARCHS, GPUS, WARP
 from gpuopt.bench.code.listing import Instruction
 from gpuopt.bench.code.waits import traffic
 from gpuopt.kernels.epilogue import COPY
@@ -47,8 +47,8 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """``"cupy table sm_90 adagrad(param=fp32, grad=fp32, sum=fp32)"``."""
-        return f"{self.driver} {self.form} {self.arch} {self.variant}"
+        """See :func:`called`."""
+        return called(self.driver, self.form, self.arch, str(self.variant))
 
     def compile(self) -> Compiled:
         """Compiles it, as the driver would on such a GPU."""
@@ -61,9 +61,12 @@ class Kernel:
         return ahead.compile_cupy(driver.array_kernel(self.variant), self.variant, self.arch)
 
 
-def kernels(
-    archs: Iterable[str] = ARCHS, drivers: Iterable[str] = FORMS, variants: Iterable[Variant] = ()
-) -> list[Kernel]:
+def called(driver: str, form: str, arch: str, variant: str) -> str:
+    """What a kernel is called in sentences: ``"cupy table sm_90 adagrad(param=fp32, grad=fp32, sum=fp32)"``."""
+    return f"{driver} {form} {arch} {variant}"
+
+
+def kernels(variants: Iterable[Variant], archs: Iterable[str] = ARCHS, drivers: Iterable[str] = FORMS) -> list[Kernel]:
     """Every kernel that the drivers have for these variants, one architecture after the other.
 
     Raises:
@@ -96,23 +99,23 @@ def quick(variants: Iterable[Variant]) -> list[Variant]:
 
 
 def section(
+    variants: Sequence[Variant],
     archs: Sequence[str] = ARCHS,
     drivers: Sequence[str] = tuple(FORMS),
-    variants: Sequence[Variant] = (),
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """The object ``code`` of the JSON, see ``bench/SCHEMA.md``.
 
     Args:
-        archs: What to compile for.
+        variants: What to compile the kernels for.
+        archs: And for which architectures.
         drivers: Whose kernels; one that cannot be compiled here is named with the reason.
-        variants: What for.
         advance: Called after each of :func:`kernels`, done or skipped.
     """
     skipped = []
     why = {driver: ahead.unavailable(driver) for driver in drivers}
     done = []
-    for arch, of_arch in groupby(kernels(archs, drivers, variants), key=lambda kernel: kernel.arch):
+    for arch, of_arch in groupby(kernels(variants, archs, drivers), key=lambda kernel: kernel.arch):
         compiled = []
         for kernel in of_arch:
             if why[kernel.driver] is None:

@@ -93,6 +93,8 @@ GPUS = {
 }
 """By architecture. An SM does 64 float32 multiplications and additions in a cycle on sm_80, 128 on the others."""
 
+ARCHS = tuple(GPUS)
+
 
 def _round_up(amount: int, unit: int) -> int:
     return -(-amount // unit) * unit
