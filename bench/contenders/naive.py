@@ -8,9 +8,15 @@ The functions take NumPy or CuPy arrays and update ``p`` in place and ``state`` 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
+
+from gpuopt import backends
+from gpuopt.bench.contenders.contender import Contender, Entrant
+from gpuopt.bench.problem import Problem
+from gpuopt.bench.workloads import Workload
 
 State = dict[str, Any]
 """Arrays by the names of the textbooks, all of them zeros before the first step."""
@@ -89,3 +95,39 @@ NAIVE: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "AdamW": (adamw, ("m", "v")),
 }
 """By the class of :mod:`gpuopt.arrays` that computes the same: the step, and the names of its state."""
+
+
+def naive_contender(device: str) -> Contender:
+    """The code above on NumPy or CuPy arrays, one tensor after the other."""
+    return Contender(
+        "naive NumPy" if device == "cpu" else "naive CuPy",
+        device,
+        _set_up,
+        absent=partial(_absent, device),
+        refuses=_refuses,
+        temporaries=4.0,
+    )
+
+
+def _absent(device: str) -> str | None:
+    return None if device == "cpu" else backends.available()["cupy"]
+
+
+def _refuses(workload: Workload) -> str | None:
+    return None if workload.front == "arrays" else "it is for arrays"
+
+
+def _set_up(problem: Problem) -> Entrant:
+    optimizer = problem.workload.optimizer
+    function, slots = NAIVE[optimizer.arrays_name or ""]
+    params = problem.params()
+    states = [{slot: problem.library.zeros_like(array) for slot in slots} for array in params]
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+        for p, g, state in zip(params, problem.grads, states, strict=True):
+            function(p, g, state, count, problem.workload.lr, **optimizer.naive_settings)
+
+    return Entrant(step, lambda: {"param": params})
