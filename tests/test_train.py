@@ -408,9 +408,9 @@ def test_gpt_does_not_see_what_follows() -> None:
 
 def test_every_contender_learns_and_none_is_at_fault(contest: Contest) -> None:
     assert [training.contender for training in contest.trainings] == [
-        "torch for-loop",
-        "torch foreach",
         "torch fused",
+        "torch foreach",
+        "torch for-loop",
         "gpuopt numba",
         "gpuopt numpy",
     ]

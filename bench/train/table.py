@@ -9,12 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gpuopt.bench.tables import BUSY
 from gpuopt.bench.train.lockstep import TURN, Training
 from gpuopt.bench.train.results import Contest, Results, times
 from gpuopt.bench.train.ways import REFERENCE
-
-BUSY = 0.05
-"""Share of the CPU from which on other processes spoil the times."""
 
 NOTE = (
     f"Contenders take turns of {TURN} steps, from the same weights, on the same batches. model is the forward and the "

@@ -15,18 +15,12 @@ from torch import nn
 
 import gpuopt
 from gpuopt import backends
+from gpuopt.bench.contenders.torch import WAYS
 from gpuopt.bench.train.tasks import Recipe
 from gpuopt.kernels.drivers import DRIVERS
 
 REFERENCE = "torch for-loop"
 """The contender that the others' losses are compared with: the plainest."""
-
-TORCH_WAYS: dict[str, dict[str, bool]] = {
-    "for-loop": {"foreach": False},
-    "foreach": {"foreach": True},
-    "fused": {"fused": True},
-}
-"""How torch.optim is told which of its ways to go."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class Way:
 
 def ways(device: str) -> list[Way]:
     """All contenders for ``"cpu"`` or ``"cuda"``: torch's, then gpuopt's drivers for that memory."""
-    torchs = [Way(f"torch {way}", partial(_torch, flags)) for way, flags in TORCH_WAYS.items()]
+    torchs = [Way(f"torch {way}", partial(_torch, flags)) for way, flags in WAYS.items()]
     reasons = backends.available()
     ours = [
         Way(f"gpuopt {name}", partial(_gpuopt, name), reasons[name], ours=True)
