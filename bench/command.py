@@ -53,7 +53,9 @@ def bench(
         bool, typer.Option("--code", help="Compile for GPUs that are not here, as a full run does where there is none.")
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
-    budget: Annotated[float, typer.Option(help="Seconds after which no further workload is begun.", min=0)] = inf,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds after which no further workload is begun.", min=0)
+    ] = None,
 ) -> None:
     """Times optimizer steps against those of others, each checked against the oracle before it is timed."""
     if context.invoked_subcommand is not None:
@@ -77,7 +79,7 @@ def bench(
     scale = suite.QUICK if quick else suite.FULL
     with_code = code or not (quick or only or backends.available()["triton"] is None)
     section = partial(_section, quick) if with_code else None
-    order = suite.Order(device, scale, some_workloads, some_contenders, budget, code=section)
+    order = suite.Order(device, scale, some_workloads, some_contenders, inf if budget is None else budget, code=section)
     raise typer.Exit(benchmark(order, out, console, old))
 
 

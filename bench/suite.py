@@ -39,7 +39,7 @@ class Scale:
 
 
 FULL = Scale("full", seconds=12.0, alone=True)
-QUICK = Scale("quick", seconds=5.0, alone=False)
+QUICK = Scale("quick", seconds=4.0, alone=False)
 
 
 @dataclass(frozen=True)

@@ -118,14 +118,15 @@ def goals_table(results: Results) -> Table:
     """A row per goal."""
     unbound = not all(goal["binding"] for goal in results.goals)
     table = _table("Goals", f"The goals are for 2 CPU cores; here are {results.machine['cores']}." if unbound else None)
+    titles = {contest.workload.key: contest.workload.title for contest in results.contests}
     for heading in ("workload", "", "against"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading)
     for heading in ("at least", "seen"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for goal in results.goals:
         table.add_row(
-            goal["workload"],
+            titles[goal["workload"]],
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
             f"{goal['at_least']:g} x",
