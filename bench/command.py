@@ -100,7 +100,7 @@ def benchmark(order: suite.Order, out: Path, console: Console, old: compare.Run 
     worse = old is not None and _compare(old, results, console)
     if interrupted:
         return INTERRUPTED
-    return WORSE if worse or results.faults() else 0
+    return WORSE if worse or results.faults(of_guests=False) else 0
 
 
 def _judge(results: Results) -> None:

@@ -27,6 +27,7 @@ class Row:
         status: The verdict.
         why: Why it was not timed; None where it was.
         note: What it computes, if that is not what the workload says.
+        is_guest: Whether it is of another library, whose faults are told of but are none of this package.
         timing: What was seen of it.
         launches: Per step; None where they are not counted.
         extra_memory: Bytes; None where it was not measured.
@@ -37,6 +38,7 @@ class Row:
     status: Status
     why: str | None = None
     note: str | None = None
+    is_guest: bool = False
     timing: Timing = field(default_factory=Timing)
     launches: int | None = None
     extra_memory: int | None = None
@@ -100,13 +102,17 @@ class Results:
     complete: bool = False
     seconds: float = 0.0
 
-    def faults(self) -> list[str]:
-        """What is wrong, a sentence each: contenders that are wrong or broken, and parts that broke."""
+    def faults(self, of_guests: bool = True) -> list[str]:
+        """What is wrong, a sentence each: contenders that are wrong or broken, and parts that broke.
+
+        Args:
+            of_guests: Whether contenders of other libraries count.
+        """
         return [
             f"{contest.workload.key}: {row.contender} is {row.status}: {row.why}"
             for contest in self.contests
             for row in contest.rows
-            if row.status in ("wrong", "broken")
+            if row.status in ("wrong", "broken") and (of_guests or not row.is_guest)
         ] + self.broken
 
     def as_dict(self) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _contest(
     for contender in order.contenders:
         why = absent[contender.name]
         if why is None or not contender.guest:
-            row = Row(contender.name, "skipped", why or contender.refuses(workload), contender.note)
+            row = Row(contender.name, "skipped", why or contender.refuses(workload), contender.note, contender.guest)
             contest.rows.append(row)
             if row.why is None:
                 present.append((contender, row))

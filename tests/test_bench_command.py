@@ -36,6 +36,7 @@ from gpuopt.bench.code import figures
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
 from gpuopt.bench.meters import Sample
+from gpuopt.bench.problem import WARM_UP
 from gpuopt.bench.results import SCHEMA, Contest, Results, Row
 from gpuopt.bench.selection import select
 from gpuopt.bench.timing import Timing
@@ -181,6 +182,24 @@ def test_contender_that_cannot_be_ranked_is_named_and_the_others_are_timed(conte
     assert why in " ".join(text.split())
     assert code == (1 if status in ("wrong", "broken") else 0)
     assert len(found["faults"]) == code
+
+
+def test_wrong_contender_is_not_timed_at_all(tmp_path):
+    steps = []
+
+    def set_up(problem):
+        return Entrant(lambda: steps.append(1), lambda: {"param": problem.params()})
+
+    run(tmp_path, SMALL[:1], [Contender("wrong", "cpu", set_up), USUAL[0]])
+    assert len(steps) == WARM_UP
+
+
+@pytest.mark.parametrize("after", [None, 0])
+def test_fault_of_a_guest_is_told_and_is_no_failure(after, tmp_path):
+    code, found, text = run(tmp_path, SMALL[:1], [played("guest", after=after, guest=True), USUAL[0]])
+    assert code == 0
+    assert len(found["faults"]) == 1
+    assert found["faults"][0] in " ".join(text.split())
 
 
 def test_contender_that_breaks_while_it_is_timed_is_broken(tmp_path, monkeypatch):
