@@ -27,11 +27,12 @@ import numpy as np
 import pytest
 import torch
 import triton
-from kit import sass
-from kit.ahead import ARCHS, compile_triton
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
+from gpuopt.bench.code import sass
+from gpuopt.bench.code.ahead import compile_triton
+from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
