@@ -169,11 +169,11 @@ def test_known_costs_and_shares_come_back() -> None:
 def test_goal_is_reached_at_the_first_evaluation_that_is_as_low() -> None:
     contest = trained(costly_task(FakeTime()), [Way(REFERENCE, sgd(nothing))])
     training = contest.trainings[0]
-    reached = contest.goal_of(training)
-    assert reached is not None
-    before = [point.loss for point in training.curve if point.step < reached.step]
-    assert before
-    assert min(before) > contest.task.goal >= reached.loss
+    losses = [point.loss for point in training.curve]
+    assert losses == sorted(set(losses), reverse=True)
+    for goal, expected in ((losses[4], 4), (np.nextafter(losses[4], 0), 5), (losses[0], 0)):
+        assert Contest(replace(contest.task, goal=goal)).goal_of(training) == training.curve[expected]
+    assert Contest(replace(contest.task, goal=np.nextafter(losses[-1], 0))).goal_of(training) is None
 
 
 def test_contenders_take_turns_and_another_one_begins_each_round() -> None:

@@ -88,7 +88,7 @@ def compare(
     from gpuopt.machine import OthersLoad, describe
 
     load, begun = OthersLoad(), time.perf_counter()
-    results = Results(scale, device, [Path(sys.argv[0]).name, *sys.argv[1:]], describe())
+    results = Results(scale, device, ["gpuopt", *sys.argv[1:]], describe())
     try:
         contenders = ways(device)
         with _progress(console) as progress:
