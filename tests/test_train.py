@@ -546,3 +546,11 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), *options])
     assert ran.exit_code == command.UNUSABLE
     assert message in ran.output
+
+
+@pytest.mark.parametrize("package", command.PACKAGES)
+def test_missing_package_is_named_with_the_way_to_get_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == package else "found")
+    ran = CliRunner().invoke(command.app, [])
+    assert ran.exit_code == command.UNUSABLE
+    assert f"{package} is not installed (pip install 'gpuopt[bench]')" in ran.output
