@@ -11,6 +11,8 @@ The harness:
   beforehand what fits.
 - :mod:`suite` is the whole run. :mod:`results` is what it finds, and ``SCHEMA.md`` the JSON.
 
-What a user sees: :mod:`command`, with :mod:`selection`, :mod:`live`, :mod:`tables` and :mod:`compare`; :mod:`readme`
-for the README's tables. ``on_gpu.sh`` is the round for a machine with an NVIDIA GPU, with :mod:`gpu_sweeps`.
+Besides steps, :mod:`train` trains real models, and :mod:`code` reads figures off compiled code.
+
+What a user sees: :mod:`command`, with :mod:`selection`, :mod:`live`, :mod:`tables` and :mod:`compare`,
+and the report that :mod:`html` makes; :mod:`readme` for the README's tables. ``on_gpu.sh`` is the round for a machine with an NVIDIA GPU, with :mod:`gpu_sweeps`.
 """

@@ -25,6 +25,9 @@ from gpuopt.machine import cores
 PATIENCE = 600.0
 """Seconds after which the process is stopped."""
 
+GRACE = 10.0
+"""Seconds that it has to end of itself once it has answered."""
+
 CACHES = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "CUPY_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 """Variables that name the folders of compiled code. Each process has new ones, so that it compiles anew."""
 
@@ -61,6 +64,7 @@ def alone(workload: Workload, device: str, contender: str, patience: float = PAT
             if not ours.poll(patience):
                 return Alone(why=f"it took longer than {patience:.0f} s")
             answer: Alone = ours.recv()
+            process.join(GRACE)
             return answer
         except EOFError:
             process.join()

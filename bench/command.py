@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import asdict
-from importlib.util import find_spec
+from dataclasses import asdict, replace
+from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -21,13 +21,17 @@ from gpuopt.bench.goals import GOALS, judge
 from gpuopt.bench.live import live
 from gpuopt.bench.results import Results
 from gpuopt.bench.selection import select
+from gpuopt.bench.train.command import train
 from gpuopt.bench.workloads import workloads
 from gpuopt.machine import describe
 
 WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
 """Exit codes: something is wrong or has become slower; an option cannot be used; Ctrl-C."""
 
+JSON, REPORT = "bench.json", "report.html"
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.command("train")(train)
 
 
 @app.callback(invoke_without_command=True)
@@ -45,6 +49,9 @@ def bench(
         Path | None, typer.Option("--compare", help="A bench.json to compare with; exit code 1 if anything is slower.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and report.html.")] = Path("out"),
+    code: Annotated[
+        bool, typer.Option("--code", help="Compile for GPUs that are not here, as a full run does where there is none.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     budget: Annotated[float, typer.Option(help="Seconds after which no further workload is begun.", min=0)] = inf,
 ) -> None:
@@ -68,7 +75,9 @@ def bench(
         if problem is not None:
             _refuse(problem)
     scale = suite.QUICK if quick else suite.FULL
-    order = suite.Order(device, scale, some_workloads, some_contenders, budget)
+    with_code = code or not (quick or only or backends.available()["triton"] is None)
+    section = partial(_section, quick) if with_code else None
+    order = suite.Order(device, scale, some_workloads, some_contenders, budget, code=section)
     raise typer.Exit(benchmark(order, out, console, old))
 
 
@@ -78,7 +87,7 @@ def benchmark(order: suite.Order, out: Path, console: Console, old: compare.Run 
     interrupted = False
     try:
         with live(len(order.workloads), console) as watcher:
-            suite.run(order, results, watcher)
+            suite.run(order, results, replace(watcher, keep=lambda: results.write(out / JSON)))
     except KeyboardInterrupt:
         interrupted = True
     _judge(results)
@@ -115,13 +124,12 @@ def _judge(results: Results) -> None:
 
 
 def _write(results: Results, out: Path, console: Console) -> None:
-    written = [out / "bench.json"]
+    written = [out / JSON]
     results.write(written[0])
-    if find_spec("gpuopt.bench.html") is not None:
-        from gpuopt.bench.html import render
+    from gpuopt.bench.html import render
 
-        written.append(out / "report.html")
-        written[-1].write_text(render(results.as_dict()))
+    written.append(out / REPORT)
+    written[-1].write_text(render(results.as_dict()))
     paths = " and ".join(str(path) for path in written)
     console.print(f"Wrote {paths} after {results.seconds:.0f} s.", markup=False, soft_wrap=True)
 
@@ -134,6 +142,17 @@ def _compare(old: compare.Run, results: Results, console: Console) -> bool:
     for difference in compare.other_machine(old, new):
         console.print(Text(f"Not the same machine: {difference}.", style="bold red"))
     return any(change.is_worse for change in found)
+
+
+def _section(quick: bool) -> dict[str, Any]:
+    """What is computed from compiled code: of every kernel, or in a quick run of some and for one architecture."""
+    from gpuopt.bench.code import figures
+    from gpuopt.bench.code.gpus import ARCHS
+    from gpuopt.bench.code.variants import variants
+
+    if quick:
+        return figures.section(figures.quick(variants()), ("sm_90",))
+    return figures.section(variants(), ARCHS)
 
 
 def _no_gpu() -> str | None:

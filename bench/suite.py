@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from math import inf
+from typing import Any
 
 from gpuopt.bench import memory
 from gpuopt.bench.alone import Alone, alone
@@ -49,11 +50,13 @@ class Watcher:
         begin: Gets what is done now.
         show: Gets the contest that goes on now, whose rows change from then on.
         advance: Called when something has changed.
+        keep: Called when a workload is done, for results that outlive the process.
     """
 
     begin: Callable[[str], object] = lambda what: None
     show: Callable[[Contest], object] = lambda contest: None
     advance: Callable[[], object] = nothing
+    keep: Callable[[], object] = nothing
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Order:
         contenders: Who.
         budget: Seconds after which no further workload is begun.
         alone: Measures a contender in a process of its own.
+        code: Makes the section on compiled code; None for none.
     """
 
     device: str
@@ -75,6 +79,7 @@ class Order:
     contenders: Sequence[Contender]
     budget: float = inf
     alone: Callable[[Workload, str, str], Alone] = field(default=alone)
+    code: Callable[[], dict[str, Any]] | None = None
 
 
 def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -95,6 +100,11 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
                 continue
             _contest(workload, order, absent, meter, results, watcher)
             _give_back(order.device)
+            results.seconds = clock() - begun
+            watcher.keep()
+        if order.code is not None:
+            watcher.begin("compile for GPUs that are not here")
+            results.code = _section(order.code, results)
         results.complete = not late
     finally:
         results.seconds = clock() - begun
@@ -192,6 +202,15 @@ def _entrant(
         ran_out = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
         row.status, row.why = "skipped" if ran_out else "broken", first_line(error)
     return None
+
+
+def _section(code: Callable[[], dict[str, Any]], results: Results) -> dict[str, Any] | None:
+    """The section on compiled code; None if it broke."""
+    try:
+        return code()
+    except Exception as error:  # noqa: BLE001 (what was timed is to be had all the same)
+        results.broken.append(f"the section on compiled code: {first_line(error)}")
+        return None
 
 
 def _use_all_cores() -> None:

@@ -10,6 +10,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from gpuopt.bench.code import table as code_table
 from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
 from gpuopt.bench.results import Contest, Results, Row
@@ -30,6 +31,8 @@ def show(results: Results, console: Console) -> None:
             console.print(group_table(title, contests, results))
     if results.contests:
         console.print(Text("Milliseconds per step, the median, and its share of the rate of a copy.", style="dim"))
+    if results.code is not None:
+        console.print(code_table.tables(results.code))
     if results.goals:
         console.print(goals_table(results))
     console.print(notes(results))

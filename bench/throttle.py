@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from gpuopt.machine.gpus import THROTTLED
+from gpuopt.machine.nvidia_smi import THROTTLED
 
 LIBRARY = "libnvidia-ml.so.1"
 

@@ -32,6 +32,7 @@ from typer.testing import CliRunner
 from gpuopt import backends, machine
 from gpuopt.bench import command, compare, goals, gpu_sweeps, readme, suite, tables
 from gpuopt.bench.alone import Alone
+from gpuopt.bench.code import figures
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
 from gpuopt.bench.meters import Sample
@@ -69,6 +70,7 @@ def run(out, *some, **options):
     """Exit code, JSON and terminal of a run."""
     to = console()
     code = command.benchmark(order(*some, **options), out, to)
+    assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
     return code, json.loads((out / "bench.json").read_text()), printed(to)
 
 
@@ -247,6 +249,22 @@ def test_quick_run_measures_nothing_alone(tmp_path):
     assert command.benchmark(quick, tmp_path, console()) == 0
 
 
+def test_section_on_compiled_code_is_that_which_was_asked_for(tmp_path):
+    code, found, _ = run(tmp_path, SMALL[:1], USUAL[:1], code=lambda: figures.section((), ()))
+    assert (code, found["code"]["kernels"]) == (0, [])
+
+
+def test_section_that_breaks_is_a_fault_and_the_rest_is_kept(tmp_path):
+    def breaks():
+        raise RuntimeError("no assembler")
+
+    code, found, text = run(tmp_path, SMALL[:1], USUAL[:1], code=breaks)
+    assert (code, found["code"]) == (1, None)
+    assert found["faults"] == ["the section on compiled code: RuntimeError: no assembler"]
+    assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
+    assert "no assembler" in text
+
+
 # goals
 
 
@@ -313,6 +331,21 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert found["workloads"][1]["rows"][0]["step"] is None
 
 
+def test_process_that_is_killed_leaves_what_was_done(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def dies(problem):
+        raise Killed
+
+    dead = played("dead", refuses=lambda workload: None if workload == SMALL[1] else "not yet")
+    with pytest.raises(Killed):
+        run(tmp_path, SMALL[:2], [*USUAL[:1], replace(dead, set_up=dies)])
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert not found["complete"]
+    assert [workload["key"] for workload in found["workloads"]] == [SMALL[0].key]
+
+
 def test_patterns_choose_workloads_and_contenders():
     everything = workloads("cpu")
     some, who = select(["*/one-10/*", "GPUOPT*"], everything, USUAL, quick=True)
@@ -377,10 +410,14 @@ def test_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
 def test_command_takes_its_options(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(command, "benchmark", lambda asked, out, to, old: seen.append((asked, out, old)) or 0)
+    monkeypatch.setattr(command.backends, "available", lambda: {"triton": "PyTorch sees no CUDA device"})
     assert invoke("--device", "cpu")[0] == 0
     options = ["--quick", "--only", "adam/1000x64/*", "--only", "gpuopt*", "--out", str(tmp_path), "--budget", "9"]
     assert invoke("--device", "cpu", *options)[0] == 0
-    (full, out, old), (quick, other_out, _) = seen
+    assert invoke("--quick", "--code")[0] == 0
+    (full, out, old), (quick, other_out, _), (with_code, *_) = seen
+    assert (full.code is None, quick.code is None, with_code.code is None) == (False, True, False)
+    assert with_code.device == "cpu"
     assert (full.scale, len(full.workloads), str(out), old) == (suite.FULL, len(workloads("cpu")), "out", None)
     assert (quick.scale, other_out, quick.budget) == (suite.QUICK, tmp_path, 9.0)
     assert [workload.key for workload in quick.workloads] == ["adam/1000x64/fp32"]
@@ -567,5 +604,5 @@ def test_sweeps_with_the_gpu_played_by_the_host(monkeypatch, tmp_path, capsys):
     assert set(found["triton_tiles"][0]["host"]) == {"1024 x 4", "2048 x 8", "4096 x 16", "2048 x 4"}
     assert {(tile, warps) for name, tile, warps in launched if name == "run"} == set(gpu_sweeps.TILES)
     assert len(set(given)) == 2
-    assert (triton_driver.TILE, triton_driver.OPTIONS) == constants
+    assert constants == (triton_driver.TILE, triton_driver.OPTIONS)
     assert "plain 2.0 us" in capsys.readouterr().out

@@ -128,7 +128,7 @@ class FakeCuda:
         self.fake = fake
         self.slept = []
 
-    def Event(self, enable_timing):
+    def Event(self, enable_timing):  # noqa: N802 (torch's name)
         assert enable_timing
         event = SimpleNamespace(at=None)
         event.record = lambda: setattr(event, "at", self.fake.now)
@@ -191,22 +191,22 @@ def test_unknown_throttling_is_said_to_be_unknown():
     assert len(found.step) == 2
 
 
-class FakeLibrary:
+def fake_library(told=0, code=0):
     """NVIDIA's management library, which tells one set of reasons."""
+    library = SimpleNamespace(asked=None)
 
-    def __init__(self, reasons=0, code=0):
-        self.reasons, self.code, self.asked = reasons, code, None
-
-    def nvmlInit_v2(self):
+    def handle(uuid, device):
+        library.asked = uuid
         return 0
 
-    def nvmlDeviceGetHandleByUUID(self, uuid, device):
-        self.asked = uuid
-        return 0
+    def reasons(device, reasons):
+        reasons._obj.value = told
+        return code
 
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, device, reasons):
-        reasons._obj.value = self.reasons
-        return self.code
+    library.nvmlInit_v2 = lambda: 0
+    library.nvmlDeviceGetHandleByUUID = handle
+    library.nvmlDeviceGetCurrentClocksThrottleReasons = reasons
+    return library
 
 
 @pytest.mark.parametrize(
@@ -214,14 +214,14 @@ class FakeLibrary:
     [(0x0, False), (0x1, False), (0x2, False), (0x100, False), (0x4, True), (0x8, True), (0x41, True), (0x80, True)],
 )
 def test_gpu_that_idles_or_has_chosen_clocks_is_not_throttled(reasons, held_back):
-    library = FakeLibrary(reasons)
+    library = fake_library(reasons)
     assert watch(library, "GPU-1")() is held_back
     assert library.asked == b"GPU-1"
 
 
 def test_throttling_is_unknown_where_nobody_tells():
     assert watch(None, "GPU-1")() is None
-    assert watch(FakeLibrary(code=3), "GPU-1")() is None
+    assert watch(fake_library(code=3), "GPU-1")() is None
 
 
 # launches
@@ -260,8 +260,10 @@ def test_first_step_is_compared_with_usual_ones_and_memory_with_before():
         step()
         return 1234
 
-    entrant = fake.entrant("a", 0.0, prepare=50.0)
-    entrant.step = lambda: fake.work("a", next(costs))()
+    def step():
+        fake.now += next(costs)
+
+    entrant = Entrant(step, dict, fake.work("prepare", 50.0))
     found = alone.observe(entrant, lambda: None, peak, fake.clock)
     assert found == alone.Alone(1234, 8.0)
     assert len(watched) == 1
@@ -282,7 +284,7 @@ def test_memory_of_a_step_is_what_it_allocates():
 def test_process_of_its_own_measures_a_contender():
     found = alone.alone(Workload("", "Adam", "one-20"), "cpu", "torch foreach")
     assert found.why is None
-    assert found.extra_memory > 4 << 20  # a temporary of the parameter's size at least
+    assert found.extra_memory > 3 << 20  # a temporary of the size of the parameter, 4 MiB
     assert found.compile >= 0
 
 

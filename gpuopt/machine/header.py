@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import TypedDict
 
 from gpuopt.machine import host
-from gpuopt.machine.gpus import Gpu, gpus
 from gpuopt.machine.load import OthersLoad
+from gpuopt.machine.nvidia_smi import Gpu, gpus
 
 
 class Machine(TypedDict):

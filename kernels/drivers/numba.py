@@ -97,17 +97,20 @@ def compiled(variant: Variant, neutral: bool) -> Callable[..., None]:
 
     ``neutral`` leaves out the prologue, for when it changes nothing: it takes a tenth of the time.
     """
-    return _parallel(_step(variant, neutral))
+    return _parallel(_step(variant, neutral), f"{variant} {neutral}")
 
 
 @cache
 def compiled_sum_squares(grad: Format) -> Callable[..., None]:
     """``sum_squares(rows, tile_tensor, sums, tile)`` for gradients of one format, as :func:`compiled`."""
-    return _parallel(_sum_squares(grad))
+    return _parallel(_sum_squares(grad), grad.name)
 
 
-def _parallel(loop: Callable[..., None]) -> Callable[..., None]:
-    """A loop over tiles, to be compiled for all threads."""
+def _parallel(loop: Callable[..., None], made_for: str) -> Callable[..., None]:
+    """A loop over tiles, to be compiled for all threads; ``made_for`` tells it from others of the same name."""
+    # Numba numbers the binaries of one qualified name in one file without a lock: two processes that compile at once
+    # would take the same number, and the next would run the one for the other.
+    loop.__qualname__ = f"{loop.__name__}_{sha256(made_for.encode()).hexdigest()[:16]}"
     dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(loop)
     _cache_on_disk(dispatcher)
     return dispatcher

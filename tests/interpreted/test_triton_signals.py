@@ -8,10 +8,11 @@ gradients that are to be zeroed.
 from __future__ import annotations
 
 import pytest
-from kit.given import COMBINATIONS, EDGES, FOUND, VARIANTS, assert_same_step, assert_untouched
+from kit.given import assert_same_step, assert_untouched
 
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.given import COMBINATIONS, EDGES, FOUND, VARIANTS
 
 # The interpreter computes with NumPy, which warns where infinities and NaN arise.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -11,8 +11,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-import triton
-
 # What an opcode of PTX gives away.
 INEXACT = r"\.ftz|\.approx|\.full|^(fma|mad)\..*f(16|32|64)"
 """Flushes subnormals to zero, approximates, or fuses a product with a sum."""
@@ -29,8 +27,6 @@ FLOAT64 = r"^D(ADD|MUL|FMA|SETP)|F64|64H"
 MULTIPLICATION = r"[FD]MUL2?"
 ADDITION = r"[FD]H?ADD2?(\.B?F16)?"  # FHADD takes one 16-bit operand
 
-_TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-
 
 def ptx_opcodes(ptx: str) -> Counter[str]:
     """How often each opcode occurs, in full: ``ld.global.v4.b32``."""
@@ -39,13 +35,13 @@ def ptx_opcodes(ptx: str) -> Counter[str]:
 
 def sass_opcodes(cubin: bytes) -> Counter[str]:
     """How often each opcode occurs, in full: ``LDG.E.128``. Takes half a second."""
-    listing = _run("nvdisasm", "-c", cubin)
+    listing = _examine(cubin, "nvdisasm", "-c")
     return Counter(re.findall(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ +)?([A-Z][\w.]*)", listing, re.MULTILINE))
 
 
 def resources(cubin: bytes) -> dict[str, int]:
     """What one thread takes, by ``REG``, ``STACK`` and ``LOCAL``, and what one block takes, by ``SHARED``."""
-    listing = _run("cuobjdump", "-res-usage", cubin)
+    listing = _examine(cubin, "cuobjdump", "-res-usage")
     return {name: int(amount) for name, amount in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", listing)}
 
 
@@ -64,9 +60,16 @@ def narrowed(opcodes: Counter[str]) -> int:
     return sum(opcodes[opcode] * (2 if "x2" in opcode else 1) for opcode in among(opcodes, NARROWING))
 
 
-def _run(tool: str, option: str, cubin: bytes) -> str:
+def run_tool(tool: str, *arguments: str) -> str:
+    """What one of the binary tools prints."""
+    import triton
+
+    path = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / tool
+    return subprocess.run([str(path), *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def _examine(cubin: bytes, tool: str, option: str) -> str:
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        command = [str(_TOOLS / tool), option, file.name]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return run_tool(tool, option, file.name)

@@ -1,4 +1,4 @@
-"""Every variant worth testing, from the registries: a new rule, option or format is covered by being there."""
+"""Every variant worth comparing, from the registries: a new rule, option or format is covered by being there."""
 
 from __future__ import annotations
 

@@ -8,16 +8,62 @@ from unittest.mock import patch
 
 from gpuopt.kernels.variant import Variant
 
-ARCHS = ("sm_80", "sm_90", "sm_100")
-"""A100, H100 and H200, B200."""
+CUPY_THREADS = 128
+"""Of a block of an ``ElementwiseKernel``, unless its call says otherwise."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """One kernel for one architecture: as PTX, and as the binary that a GPU runs."""
+    """One kernel for one architecture, and how it is launched.
+
+    Attributes:
+        ptx: As PTX.
+        cubin: As the binary that a GPU runs.
+        warps: Of a block.
+        shared: Bytes of shared memory that each block is launched with.
+    """
 
     ptx: str
     cubin: bytes
+    warps: int
+    shared: int = 0
+
+
+def unavailable(driver: str) -> str | None:
+    """Why the kernels of a driver cannot be compiled and read here; None when they can."""
+    try:
+        import triton
+    except ImportError:
+        return "Triton, which brings the tools that read binaries, is not installed (pip install 'gpuopt[torch]')"
+    try:
+        if driver == "triton":
+            import torch  # noqa: F401 (the driver needs it)
+
+            if triton.knobs.runtime.interpret:
+                return "Triton interprets its kernels in this process (TRITON_INTERPRET=1)"
+        else:
+            from cupy_backends.cuda.libs import nvrtc
+
+            nvrtc.getVersion()
+    except ModuleNotFoundError as error:
+        extra = "gpuopt[torch]" if driver == "triton" else "gpuopt[cuda13]"
+        return f"{error.name} is not installed (pip install '{extra}')"
+    except RuntimeError as error:
+        return f"NVRTC cannot be loaded: {str(error).splitlines()[0]}"
+    return None
+
+
+def toolchain(driver: str) -> dict[str, str]:
+    """Versions of what compiles the kernels of a driver that is available, by name."""
+    if driver == "triton":
+        import triton
+
+        tools = {"ptxas": triton.knobs.nvidia.ptxas, "ptxas-blackwell": triton.knobs.nvidia.ptxas_blackwell}
+        return {"triton": triton.__version__} | {name: tool.version for name, tool in tools.items()}
+    import cupy
+    from cupy_backends.cuda.libs import nvrtc
+
+    return {"cupy": cupy.__version__, "nvrtc": ".".join(map(str, nvrtc.getVersion()))}
 
 
 def compile_triton(variant: Variant, arch: str) -> Compiled:
@@ -74,7 +120,8 @@ def _compile(
     )
     target = GPUTarget("cuda", int(arch.removeprefix("sm_")), 32)
     compiled = triton.compile(source, target=target, options=options)
-    return Compiled(compiled.asm["ptx"], compiled.asm["cubin"])
+    metadata = compiled.metadata
+    return Compiled(compiled.asm["ptx"], compiled.asm["cubin"], metadata.num_warps, metadata.shared)
 
 
 def compile_cupy(kernel: Any, variant: Variant, arch: str) -> Compiled:
@@ -94,7 +141,7 @@ def compile_cupy(kernel: Any, variant: Variant, arch: str) -> Compiled:
     try:
         nvrtc.compileProgram(program, options)
         dropped = b"\0"  # CuPy's binding leaves out the last byte, as if a cubin were a string
-        return Compiled(nvrtc.getPTX(program).decode(), nvrtc.getCUBIN(program) + dropped)
+        return Compiled(nvrtc.getPTX(program).decode(), nvrtc.getCUBIN(program) + dropped, CUPY_THREADS // 32)
     except nvrtc.NVRTCError as error:
         raise RuntimeError(nvrtc.getProgramLog(program)) from error
     finally:
@@ -117,6 +164,7 @@ def _elementwise_source(kernel: Any, variant: Variant) -> str:
             kind, type_, dtype, ndim = array, cupy.ndarray, parameter.dtype.type, 1
         contiguous = short_index = True
         arguments.append(_kernel._ArgInfo(kind, type_, dtype, ndim, contiguous, short_index))
-    return _kernel._get_elementwise_kernel_code(
+    source: str = _kernel._get_elementwise_kernel_code(
         tuple(arguments), _kernel._TypeMap(()), kernel.params, kernel.operation, kernel.name, kernel.preamble
     )
+    return source
