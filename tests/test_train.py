@@ -386,7 +386,7 @@ def test_initial_weights_are_repeatable_and_know_nothing(name: str, scale: dict[
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
     with torch.no_grad():
-        loss = tasks.loss_of(model, task.held_out).item()
+        loss = tasks.loss_of(model(task.held_out[0]), task.held_out[1]).item()
     classes = model(task.held_out[0][:1]).shape[-1]
     assert loss == pytest.approx(np.log(classes), rel=0.05)
     assert task.goal < 0.8 * loss
