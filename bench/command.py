@@ -150,7 +150,7 @@ def _section(quick: bool) -> dict[str, Any]:
     """What is computed from compiled code: of every kernel, or in a quick run of some and for one architecture."""
     from gpuopt.bench.code import figures
     from gpuopt.bench.code.gpus import ARCHS
-    from gpuopt.bench.code.variants import variants
+    from gpuopt.verify.variants import variants
 
     if quick:
         return figures.section(figures.quick(variants()), ("sm_90",))

@@ -32,9 +32,9 @@ from gpuopt.bench.code import ahead, baseline, disassembly, figures
 from gpuopt.bench.code.full_tile import full_tile
 from gpuopt.bench.code.gpus import ARCHS, GPUS, REGISTERS, SHARED_RESERVED
 from gpuopt.bench.code.listing import instructions
-from gpuopt.bench.code.variants import variants
 from gpuopt.bench.code.waits import Traffic, traffic
 from gpuopt.kernels.drivers import triton as driver
+from gpuopt.verify.variants import variants
 
 VARIANTS = variants()
 SIMPLEST = figures.quick(VARIANTS)[0]

@@ -15,7 +15,7 @@ from gpuopt.bench.code import baseline
 from gpuopt.bench.code.figures import kernels, quick, section
 from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.bench.code.table import tables
-from gpuopt.bench.code.variants import variants
+from gpuopt.verify.variants import variants
 
 WORSE, UNUSABLE = 1, 2
 """Exit codes: a figure is worse than in the baseline, a baseline that cannot be written."""
