@@ -1,6 +1,6 @@
-"""The state of a parameter is a dict that gives notice whenever an entry may be another than before.
+"""The state of a parameter, and that of an optimizer, give notice whenever an entry may be another than before.
 
-1. Every way to set or remove an entry gives notice; reading gives none.
+1. Every way to set or remove an entry gives notice; reading gives none. State that is missing is made, with notice.
 2. Copies, pickles and state dicts have plain dicts, which load without gpuopt.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -16,9 +17,16 @@ import pytest
 import torch
 
 import gpuopt
-from gpuopt.optim.entries import Entries, Notice
+from gpuopt.optim.entries import Entries, Notice, States
 
-CHANGES: dict[str, Callable[[Entries], Any]] = {
+KINDS: dict[str, Callable[[], Any]] = {
+    "entries": lambda: Entries({"a": 1}, Notice()),
+    "states": lambda: States({"a": 1}),
+}
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
     "set": lambda entries: entries.__setitem__("a", 2),
     "deleted": lambda entries: entries.__delitem__("a"),
     "merged": lambda entries: entries.__ior__({"b": 2}),
@@ -30,39 +38,41 @@ CHANGES: dict[str, Callable[[Entries], Any]] = {
 }
 
 
+@each_kind
 @pytest.mark.parametrize("how", CHANGES)
-def test_changes_give_notice(how: str) -> None:
-    notice, plain = Notice(), {"a": 1}
-    entries = Entries(plain, notice)
-    assert CHANGES[how](entries) == CHANGES[how](plain)  # type: ignore[arg-type]
-    assert (entries, notice.changed) == (plain, True)
+def test_changes_give_notice(kind: str, how: str) -> None:
+    made, plain = KINDS[kind](), {"a": 1}
+    assert CHANGES[how](made) == CHANGES[how](plain)
+    assert (made, made.notice.changed) == (plain, True)
 
 
-def test_every_method_that_can_change_a_dict_is_known() -> None:
-    reading = {"copy", "fromkeys", "get", "items", "keys", "values", "__class_getitem__", "__or__", "__ror__"}
-    changing = {name for name in vars(Entries) if name in vars(dict)} - {"__init__", "__doc__"}
+@pytest.mark.parametrize("kind", [Entries, States])
+def test_every_method_that_can_change_a_dict_is_known(kind: type) -> None:
+    reading = {"copy", "fromkeys", "get", "items", "keys", "values"}
+    changing = {name for name in vars(kind) if name in vars(dict)}
     public = {name for name in vars(dict) if not name.startswith("__")} | {"__setitem__", "__delitem__", "__ior__"}
     assert changing >= public - reading
 
 
-def test_reading_gives_no_notice() -> None:
-    notice = Notice()
-    entries = Entries({"a": 1}, notice)
-    assert (entries["a"], entries.get("b"), list(entries), "a" in entries, dict(entries)) == (
-        1,
-        None,
-        ["a"],
-        True,
-        {"a": 1},
-    )
-    assert not notice.changed
+@each_kind
+def test_reading_gives_no_notice(kind: str) -> None:
+    made = KINDS[kind]()
+    assert (made["a"], made.get("b"), list(made), dict(made)) == (1, None, ["a"], {"a": 1})
+    assert not made.notice.changed
 
 
+def test_state_that_is_missing_is_made() -> None:
+    states = States({})
+    assert (states["a"], states) == ({}, {"a": {}})
+    assert states.notice.changed
+
+
+@each_kind
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda entries: pickle.loads(pickle.dumps(entries))])
-def test_copies_are_plain(copied: Callable[[Any], Any]) -> None:
-    notice = Notice()
-    made = copied(Entries({"a": 1}, notice))
-    assert (type(made), made, notice.changed) == (dict, {"a": 1}, False)
+def test_copies_are_plain(kind: str, copied: Callable[[Any], Any]) -> None:
+    made = KINDS[kind]()
+    got = copied(made)
+    assert (type(got), got, made.notice.changed) == (defaultdict if kind == "states" else dict, {"a": 1}, False)
 
 
 def test_state_dicts_are_plain_also_for_hooks() -> None:

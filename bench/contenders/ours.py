@@ -72,7 +72,7 @@ def _torch(driver: str, loaded: Any, problem: Problem) -> Entrant:
         ema_decay=EMA_DECAY if AVERAGED in workload.tail else None,
         zero_grads=ZERO in workload.tail,
     )
-    scaling = scaler(problem) if workload.tail else None
+    scaling = scaler(optim.GradScaler, problem) if workload.tail else None
 
     def step() -> None:
         if scaling is None:

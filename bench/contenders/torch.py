@@ -78,11 +78,11 @@ def outcome_of(workload: Workload, params: Sequence[Any], averages: Callable[[],
     return found
 
 
-def scaler(problem: Problem) -> Any:
+def scaler(kind: type[Any], problem: Problem) -> Any:
     """A gradient scaler whose scale is 1 and stays so, for gradients unscaled in place stay what they are."""
     import torch
 
-    made = torch.amp.GradScaler(problem.device, init_scale=1.0, growth_interval=1 << 30)
+    made = kind(problem.device, init_scale=1.0, growth_interval=1 << 30)
     made.scale(torch.ones((), device=problem.device))
     return made
 
@@ -149,7 +149,7 @@ def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
     averages = [param.detach().clone() for param in params]
     average = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
     clip = partial(torch.nn.utils.clip_grad_norm_, params, problem.max_norm, foreach=True)
-    scaling = scaler(problem)
+    scaling = scaler(torch.amp.GradScaler, problem)
     grads = [param.grad for param in params]
 
     def step() -> None:

@@ -15,6 +15,7 @@ from gpuopt.memory import memory_of
 from gpuopt.optim import checkpoint
 from gpuopt.optim.clipping import clip, find_inf, sum_squares
 from gpuopt.optim.device_step import DeviceStep, Member
+from gpuopt.optim.entries import States
 from gpuopt.optim.extras import DEFAULTS, Extras, check
 from gpuopt.optim.kept import Kept
 from gpuopt.optim.param_state import EMA, MASTER, STEP, Wanted, real, resolve_grads, state_of, step_of
@@ -66,6 +67,7 @@ class Fused(torch.optim.Optimizer):
             for name, value in defaults.items():
                 group.setdefault(name, value)
         self._check_groups()
+        self.state = States(self.state)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step, of every parameter that has a gradient.
@@ -137,6 +139,7 @@ class Fused(torch.optim.Optimizer):
         for group in self.param_groups:
             for name, value in self.defaults.items():  # some of which torch's checkpoints have not
                 group.setdefault(name, value)
+        self.state = States(self.state)
         self._kept = None
 
     def has_grads(self) -> bool:
@@ -291,6 +294,8 @@ class Fused(torch.optim.Optimizer):
     def _plan(self, rows: list[tuple[Any, ...]]) -> Kept:
         """Checks everything, makes the state that is missing, and plans a step for each device."""
         self._check_groups()
+        if not isinstance(self.state, States):  # somebody has set it
+            self.state = States(self.state)
         if self.zero_grads:
             resolve_grads(self._params())
         members = [

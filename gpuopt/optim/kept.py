@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import torch
 
 from gpuopt.optim.device_step import DeviceStep, Member
-from gpuopt.optim.entries import Entries, Notice
+from gpuopt.optim.entries import Entries, Notice, States
 from gpuopt.optim.grads import Grads, GradsByC, GradsByPython
 from gpuopt.optim.layouts import Layouts
 from gpuopt.optim.param_state import STEP
 
 _params_of = itemgetter("params")
-
-_END = object()
 
 
 class Kept:
@@ -41,7 +39,7 @@ class Kept:
         device_steps: Sequence[DeviceStep],
         groups: Sequence[dict[str, Any]],
         key: Any,
-        state: Any,
+        state: States,
         zero_grads: bool,
     ) -> None:
         self.device_steps = device_steps
@@ -51,11 +49,10 @@ class Kept:
         self._without_grad = [param for param in self._all_params if param.grad is None]
         self._key = key
         self._state = state
+        self._notice = state.notice = Notice()
         self._stateful = [member.param for member in members if member.state]
         self._stateless = [member.param for member in members if not member.state]
-        self._notice = Notice()
         self._states = [Entries(member.state, self._notice) for member in members if member.state]
-        self._all_states: list[Any] = []
         # The counts are views into memory of ours, so that only the others can be elsewhere.
         entries = [
             entry
@@ -77,7 +74,7 @@ class Kept:
         for param in self._stateless:
             self._state.pop(param, None)
         self._state.update(zip(self._stateful, self._states, strict=True))
-        self._all_states = list(self._state.values())
+        self._notice.changed = False
 
     def fits(self, groups: Sequence[dict[str, Any]], key: Any, state: Any) -> bool:
         """Whether parameters and state are those that the steps were planned for, where they were."""
@@ -86,7 +83,6 @@ class Kept:
             and key == self._key
             and state is self._state
             and not self._notice.changed
-            and _same(state.values(), self._all_states)
             and all(map(is_, chain.from_iterable(map(_params_of, groups)), self._all_params))
             and self._layouts.same()
         )
@@ -100,8 +96,3 @@ class Kept:
         if any(param.grad is not None for param in self._without_grad):
             return False
         return self._grads.take(self.device_steps)
-
-
-def _same(items: Iterable[Any], those: Sequence[Any]) -> bool:
-    """Whether ``items`` are the very objects of ``those``, no more and no fewer."""
-    return all(map(is_, chain(items, (_END,)), chain(those, (_END,))))
