@@ -1,4 +1,7 @@
-"""``python -m gpuopt.bench.readme RESULTS``: the README's tables of step times, from a ``bench.json``."""
+"""``python -m gpuopt.bench.readme RESULTS README``: puts what a ``bench.json`` says between the README's comments.
+
+What is between ``<!-- NAME -->`` and ``<!-- end -->``, for a name of :func:`blocks`, is made here and not by hand.
+"""
 
 from __future__ import annotations
 
@@ -22,42 +25,91 @@ TABLES: dict[str, dict[str, str]] = {
         "arrays/adam/1000x64/fp32": "Adam, 1,000 tensors of 64",
     },
 }
-"""Keys of workloads, and the heads of their columns, of each table."""
+"""Keys of workloads, and the heads of their columns, of each table of step times."""
 
 MARKS = {"wrong": "wrong", "broken": "broken", "skipped": "none"}
 
 
-def table(results: Mapping[str, Any], columns: Mapping[str, str]) -> str:
-    """Milliseconds per step in Markdown: a row for each contender that was timed on one of the workloads.
-
-    Args:
-        results: What ``bench/SCHEMA.md`` describes.
-        columns: Heads by the keys of workloads.
+def renewed(readme: str, results: Mapping[str, Any]) -> str:
+    """A README with what ``results``, which ``bench/SCHEMA.md`` describes, say.
 
     Raises:
-        ValueError: A workload is missing.
+        ValueError: It has no place for a block, or ``results`` lack a workload.
     """
-    workloads = {workload["key"]: workload["rows"] for workload in results["workloads"]}
-    missing = [key for key in columns if key not in workloads]
-    if missing:
-        raise ValueError(f"results must have the workloads {', '.join(columns)}, but have no {', '.join(missing)}")
-    cells = {key: {row["contender"]: _cell(row) for row in workloads[key]} for key in columns}
-    names = dict.fromkeys(row["contender"] for key in columns for row in workloads[key] if row["step"])
-    head = [f"| | {' | '.join(columns.values())} |", "|---" * (1 + len(columns)) + "|"]
-    return "\n".join(
-        head + [f"| {name} | {' | '.join(cells[key].get(name, 'none') for key in columns)} |" for name in names]
+    for name, block in blocks(results).items():
+        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+        before, *rest = readme.split(begin)
+        if len(rest) != 1 or end not in rest[0]:
+            raise ValueError(f"the README must have one place for {name}, between comments, but has {len(rest)}")
+        readme = before + begin + block + "\n" + end + rest[0].partition(end)[2]
+    return readme
+
+
+def blocks(results: Mapping[str, Any]) -> dict[str, str]:
+    """In Markdown: the machine, the tables of step times, and the goals."""
+    tables = {name: step_times(results, columns) for name, columns in TABLES.items()}
+    return {"machine": machine(results), **tables, "goals": goals(results)}
+
+
+def machine(results: Mapping[str, Any]) -> str:
+    """One line: what the run was on, when, and how fast a copy was."""
+    head, copy = results["machine"], results["copy"]["cpu"]["gb_per_s"]
+    versions = ", ".join(f"{name} {head['versions'][name]}" for name in ("torch", "numpy", "numba"))
+    return (
+        f"{head['cpu']}, {head['cores']} cores, {head['date'][:10]}; {versions}; a copy, read and written, "
+        f"at {copy:.1f} GB/s."
     )
 
 
+def step_times(results: Mapping[str, Any], columns: Mapping[str, str]) -> str:
+    """Milliseconds per step: a row for each contender that was timed on one of the workloads."""
+    workloads = _workloads(results, columns)
+    cells = {key: {row["contender"]: _cell(row) for row in workloads[key]["rows"]} for key in columns}
+    names = dict.fromkeys(row["contender"] for key in columns for row in workloads[key]["rows"] if row["step"])
+    return _table(
+        ["", *columns.values()], [[name, *(cells[key].get(name, "none") for key in columns)] for name in names]
+    )
+
+
+def goals(results: Mapping[str, Any]) -> str:
+    """A row per goal: what was to be so many times faster than what, and was it."""
+    keys = dict.fromkeys(goal["workload"] for goal in results["goals"])
+    titles = {key: workload["title"] for key, workload in _workloads(results, keys).items()}
+    rows = [
+        [
+            titles[goal["workload"]],
+            goal["ours"],
+            goal["against"] or ", ".join(goal["theirs"]),
+            f"{goal['at_least']:g}",
+            goal["why"] or f"{goal['ratio']:.2f}",
+            {True: "met", False: "**missed**", None: ""}[goal["met"]],
+        ]
+        for goal in results["goals"]
+    ]
+    return _table(["", "", "against", "times as fast, at least", "seen", ""], rows)
+
+
+def _workloads(results: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
+    found = {workload["key"]: workload for workload in results["workloads"]}
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise ValueError(f"results must have the workloads {', '.join(keys)}, but have no {', '.join(missing)}")
+    return found
+
+
 def _cell(row: Mapping[str, Any]) -> str:
-    return MARKS[row["status"]] if row["step"] is None else f"{row['step']['median'] * 1e3:.1f}"
+    return MARKS[row["status"]] if row["step"] is None else f"{row['step']['median'] * 1e3:.3g}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints all tables."""
-    (path,) = arguments
-    results = json.loads(Path(path).read_text())
-    print("\n\n".join(table(results, columns) for columns in TABLES.values()))
+    """Renews the README in place."""
+    results, readme = map(Path, arguments)
+    readme.write_text(renewed(readme.read_text(), json.loads(results.read_text())))
 
 
 if __name__ == "__main__":
