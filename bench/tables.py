@@ -181,10 +181,10 @@ def notes(results: Results) -> RenderableType:
     """What was skipped and why, what is wrong, and what spoils the times."""
     lines = [Text(f"{what}: {why}", style="dim") for what, why in _grouped(_skipped(results))]
     lines += [Text(note, style="dim") for note in dict.fromkeys(_remarks(results))]
-    if (results.machine["others_load"] or 0) > BUSY:
-        share = f"{results.machine['others_load']:.0%}"
+    load = results.others_load or 0.0
+    if load > BUSY:
         lines.append(
-            Text(f"Other processes took {share} of the CPU meanwhile: do not trust the times.", style="bold red")
+            Text(f"Other processes took {load:.0%} of the CPU meanwhile: do not trust the times.", style="bold red")
         )
     lines += [Text(fault, style="bold red") for fault in results.faults()]
     return Group(*lines)

@@ -36,7 +36,7 @@ from gpuopt.bench.code import figures
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
 from gpuopt.bench.meters import Sample
-from gpuopt.bench.problem import WARM_UP
+from gpuopt.bench.problem import WARM_UP, Problem
 from gpuopt.bench.results import SCHEMA, Contest, Results, Row
 from gpuopt.bench.selection import select
 from gpuopt.bench.timing import Timing
@@ -194,6 +194,20 @@ def test_wrong_contender_is_not_timed_at_all(tmp_path):
     assert len(steps) == WARM_UP
 
 
+def test_workload_that_breaks_is_a_fault_and_the_others_are_timed(tmp_path, monkeypatch):
+    def breaks(self, workload, device):
+        if workload == SMALL[0]:
+            raise ModuleNotFoundError("No module named 'cupy'")
+        real(self, workload, device)
+
+    real = Problem.__init__
+    monkeypatch.setattr(Problem, "__init__", breaks)
+    code, found, _ = run(tmp_path, SMALL[:2], USUAL[:1])
+    assert code == 1
+    assert found["faults"] == [f"{SMALL[0].key}: ModuleNotFoundError: No module named 'cupy'"]
+    assert [workload["rows"][0]["status"] for workload in found["workloads"]] == ["skipped", "exact"]
+
+
 @pytest.mark.parametrize("after", [None, 0])
 def test_fault_of_a_guest_is_told_and_is_no_failure(after, tmp_path):
     code, found, text = run(tmp_path, SMALL[:1], [played("guest", after=after, guest=True), USUAL[0]])
@@ -242,6 +256,14 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(tmp_path, monkeypatch):
     assert statuses == ["exact", "exact", "skipped", "skipped"]
     assert "can be had beside the others" in found["workloads"][0]["rows"][2]["why"]
     assert large.key in text
+
+
+def test_arrays_need_cupy_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(suite.backends, "available", lambda: {"cupy": "cupy is not installed"})
+    monkeypatch.setattr(suite.memory, "available", lambda device: None)
+    assert suite._impossible(SMALL[1], "cuda", USUAL) == "cupy is not installed"
+    assert suite._impossible(SMALL[1], "cpu", USUAL) is None
+    assert suite._impossible(SMALL[0], "cuda", USUAL) is None
 
 
 def test_nothing_begins_after_the_budget(tmp_path):
@@ -323,7 +345,9 @@ def test_goal_binds_only_where_it_was_set_for(cores, word):
 
 def test_busy_machine_is_told_of():
     to = console()
-    tables.show(Results("full", [], {**machine.describe(), "others_load": 0.4}, {}), to)
+    busy = Results("full", [], machine.describe(), {}, loads=[0.5, None, 0.3])
+    assert busy.as_dict()["machine"]["others_load"] == pytest.approx(0.4)
+    tables.show(busy, to)
     assert "Other processes took 40% of the CPU" in printed(to)
 
 
@@ -348,6 +372,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert [workload["key"] for workload in found["workloads"]] == [workload.key for workload in SMALL[:2]]
     assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
     assert found["workloads"][1]["rows"][0]["step"] is None
+    assert found["workloads"][1]["rows"][1]["why"] == suite.NOT_REACHED
 
 
 def test_process_that_is_killed_leaves_what_was_done(tmp_path):
