@@ -26,7 +26,7 @@ from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.drawing import stored
-from gpuopt.verify.given import COMBINATIONS, EDGES, FOUND, VARIANTS, Given
+from gpuopt.verify.given import COMBINATIONS, EDGES, FOUND, SIGNALLED, Given
 from gpuopt.verify.tensors import Tensors
 from gpuopt.verify.variants import edge_hyper_rows, hyper_fields, with_epilogue
 
@@ -35,7 +35,7 @@ FORMS = {"numba": numba_driver.run, "cuda table": host_cuda.run_table}
 TILE = 64
 NUMELS = [0, 1, 9, TILE - 1, 2 * TILE + 5]
 
-each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+each_variant = pytest.mark.parametrize("variant", SIGNALLED, ids=str)
 each_form = pytest.mark.parametrize("form", FORMS)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from gpuopt.kernels.variant import Variant
-from gpuopt.verify.given import COMBINATIONS, EDGES, FOUND, VARIANTS
+from gpuopt.verify.given import COMBINATIONS, EDGES, FOUND, SIGNALLED
 from gpuopt.verify.variants import edge_hyper_rows, hyper_rows
 
 STEPS = 3
@@ -52,7 +52,7 @@ def cases(variant: Variant, tile: int) -> list[Case]:
         Case("hyper at its edges", (tile + 3,) * len(edges), [edges]),
         Case(NEUTRAL, numels, neutral),
     ]
-    if variant in VARIANTS:
+    if variant in SIGNALLED:
         few = (1, 129, tile + 3)
         made += [Case(_named(values), few, hypers[:1], signals=values) for values in _signals()]
     return made

@@ -1,4 +1,4 @@
-"""Signals that are given, with their scalars in host memory, and the values that are worth giving."""
+"""Signals that are given, with their scalars in host memory; which values are worth it, and for which variants."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpuopt.kernels.signals import Signals
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.variants import variants
 
-VARIANTS = [
+SIGNALLED = [
     variant
     for variant in variants()
     if variant.present[-1] in epilogue.SLOTS

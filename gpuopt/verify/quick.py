@@ -9,9 +9,8 @@ from gpuopt.kernels.variant import Variant
 
 def features(variant: Variant) -> set[tuple[str, ...]]:
     """What a comparison of ``variant`` covers: its rule's set of state slots, and each kind of slot's format."""
-    kinds = {"param": "param", "grad": "grad", "average": "average", "copy": "copy"}
     covered: set[tuple[str, ...]] = {
-        (kinds.get(slot, "state"), format.name)
+        ("state" if slot in variant.state else slot, format.name)
         for slot, format in zip(variant.slots, variant.formats, strict=True)
         if format is not None
     }
