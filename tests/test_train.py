@@ -169,11 +169,11 @@ def test_known_costs_and_shares_come_back() -> None:
 def test_goal_is_reached_at_the_first_evaluation_that_is_as_low() -> None:
     contest = trained(costly_task(FakeTime()), [Way(REFERENCE, sgd(nothing))])
     training = contest.trainings[0]
-    reached = contest.goal_of(training)
-    assert reached is not None
-    before = [point.loss for point in training.curve if point.step < reached.step]
-    assert before
-    assert min(before) > contest.task.goal >= reached.loss
+    losses = [point.loss for point in training.curve]
+    assert losses == sorted(set(losses), reverse=True)
+    for goal, expected in ((losses[4], 4), (np.nextafter(losses[4], 0), 5), (losses[0], 0)):
+        assert Contest(replace(contest.task, goal=goal)).goal_of(training) == training.curve[expected]
+    assert Contest(replace(contest.task, goal=np.nextafter(losses[-1], 0))).goal_of(training) is None
 
 
 def test_contenders_take_turns_and_another_one_begins_each_round() -> None:
@@ -386,7 +386,7 @@ def test_initial_weights_are_repeatable_and_know_nothing(name: str, scale: dict[
     for one, other in zip(model.parameters(), again.parameters(), strict=True):
         assert torch.equal(one, other)
     with torch.no_grad():
-        loss = tasks.loss_of(model, task.held_out).item()
+        loss = tasks.loss_of(model(task.held_out[0]), task.held_out[1]).item()
     classes = model(task.held_out[0][:1]).shape[-1]
     assert loss == pytest.approx(np.log(classes), rel=0.05)
     assert task.goal < 0.8 * loss
@@ -546,3 +546,11 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), *options])
     assert ran.exit_code == command.UNUSABLE
     assert message in ran.output
+
+
+@pytest.mark.parametrize("package", command.PACKAGES)
+def test_missing_package_is_named_with_the_way_to_get_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == package else "found")
+    ran = CliRunner().invoke(command.app, [])
+    assert ran.exit_code == command.UNUSABLE
+    assert f"{package} is not installed (pip install 'gpuopt[bench]')" in ran.output

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 WRONG, UNUSABLE, INTERRUPTED = 1, 2, 130
 """Exit codes: contenders that are wrong, options that cannot be used, Ctrl-C."""
 
+PACKAGES = ("torch", "sklearn", "matplotlib")
+"""What is imported beyond what the command line needs."""
+
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 
@@ -33,10 +37,11 @@ def train(
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU if there is one.")] = None,
 ) -> None:
     """Trains a small GPT on text and a classifier on images, with gpuopt's drivers and torch.optim side by side."""
-    try:
-        from gpuopt.bench.train import tasks
-    except ModuleNotFoundError as error:
-        _refuse(f"{error.name} is not installed (pip install 'gpuopt[bench]')")
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            _refuse(f"{package} is not installed (pip install 'gpuopt[bench]')")
+    from gpuopt.bench.train import tasks
+
     scale = tasks.QUICK if quick else tasks.FULL
     chosen = list(dict.fromkeys(only or scale))
     for name in chosen:
@@ -88,7 +93,7 @@ def compare(
     from gpuopt.machine import OthersLoad, describe
 
     load, begun = OthersLoad(), time.perf_counter()
-    results = Results(scale, device, [Path(sys.argv[0]).name, *sys.argv[1:]], describe())
+    results = Results(scale, device, ["gpuopt", *sys.argv[1:]], describe())
     try:
         contenders = ways(device)
         with _progress(console) as progress:

@@ -152,11 +152,11 @@ def _step(
 ) -> bool:
     """One step; returns whether the loss before it was finite."""
     training = runner.training
-    batch = _to(task.batch(step), device)
+    inputs, targets = _to(task.batch(step), device)
     _set_lr(runner.stepping, task.recipe.lr_at(step))
     wait()
     begun = clock()
-    loss = loss_of(runner.model, batch)
+    loss = loss_of(runner.model(inputs), targets)
     loss.backward()  # type: ignore[no-untyped-call]
     wait()
     differentiated = clock()
@@ -181,16 +181,17 @@ def _go_through_once(task: Task, way: Way, initial: nn.Module, device: str) -> N
     stepping = way.begin(model, task.recipe)
     for step in range(WARM_UP):
         _set_lr(stepping, task.recipe.lr_at(step))
-        loss_of(model, _to(task.batch(step), device)).backward()  # type: ignore[no-untyped-call]
+        inputs, targets = _to(task.batch(step), device)
+        loss_of(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
         stepping.run()
 
 
 @torch.no_grad()
 def _evaluation(model: nn.Module, held_out: Batch, training: Training) -> Point:
-    loss = loss_of(model, held_out).item()
     inputs, targets = held_out
-    hits = model(inputs).argmax(dim=-1) == targets
-    return Point(training.steps, training.seconds, loss, hits.float().mean().item())
+    logits = model(inputs)
+    hits = logits.argmax(dim=-1) == targets
+    return Point(training.steps, training.seconds, loss_of(logits, targets).item(), hits.float().mean().item())
 
 
 def _digest(model: nn.Module) -> str:
