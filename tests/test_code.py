@@ -89,9 +89,10 @@ def calculator(tmp_path_factory):
 def test_occupancy_is_that_of_nvidias_calculator(arch, calculator):
     gpu = GPUS[arch]
     major = int(arch.removeprefix("sm_")) // 10
+    fits = [gpu.shared // blocks - SHARED_RESERVED for blocks in range(2, 33)]
     for warps in (1, 2, 3, 4, 5, 8, 16):
         for registers in range(8, 256):
-            for shared in (0, 1, 1024, 4096, 8192, 40000, 100000):
+            for shared in (0, 4096, *fits, *(most + 1 for most in fits)):
                 blocks = calculator(major, gpu.shared, registers, shared, 32 * warps)
                 if blocks > 0:  # else such a block cannot be launched
                     assert gpu.occupancy(registers, shared, warps) * gpu.warps == blocks * warps
@@ -196,6 +197,19 @@ def test_the_way_of_a_full_tile_is_followed_alone():
     assert "STG.E" not in opcodes
     assert "CALL.REL.NOINC" not in opcodes
     assert opcodes.count("FMUL") == 1 + 3
+
+
+def test_zeros_of_a_skipped_step_are_no_part_of_a_full_tile():
+    zeroing = STEP.replace(
+        """    EXIT
+slow:""",
+        """    @P3 EXIT
+    STG.E.U16 desc[UR4][R18.64], RZ
+    EXIT
+slow:""",
+    )
+    assert full_tile(instructions(listing(zeroing)))[-1].opcode == "EXIT"
+    assert [each.opcode for each in full_tile(instructions(listing(zeroing)))].count("STG.E.U16") == 0
 
 
 def test_loads_of_slots_are_told_from_others_and_waits_are_counted():

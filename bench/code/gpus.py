@@ -42,7 +42,7 @@ class Gpu:
         shared: Bytes of shared memory of an SM.
         bandwidth: Bytes per second to and from its memory, by the data sheet.
         clock: Cycles per second of an SM at most: the data sheet's rate of float32 operations over what the SMs do in
-            a cycle.
+            a cycle. Of a B200 sheets say 75 and 80 TFLOPS, and 7.7 and 8.0 TB/s; here are 75 and 8.0, the strictest.
         loads_in_flight: Bytes per SM that must have been asked for, and not have come, for memory to be busy.
     """
 
