@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from gpuopt.bench.contenders.contender import Status
@@ -84,6 +85,8 @@ class Results:
         goals: What the rows say about goals, as JSON holds it.
         skipped: What was not measured, and why.
         code: What is computed from compiled code; None where it was not asked for.
+        loads: While each workload was timed, the share of all cores' time that other processes took; None where it is
+            not known.
         broken: Sentences about parts that broke.
         complete: Whether nothing is missing.
         seconds: How long it took.
@@ -98,6 +101,7 @@ class Results:
     goals: list[dict[str, Any]] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
     code: dict[str, Any] | None = None
+    loads: list[float | None] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     complete: bool = False
     seconds: float = 0.0
@@ -115,6 +119,12 @@ class Results:
             if row.status in ("wrong", "broken") and (of_guests or not row.is_guest)
         ] + self.broken
 
+    @property
+    def others_load(self) -> float | None:
+        """The mean of ``loads``; None where none is known."""
+        known = [load for load in self.loads if load is not None]
+        return fmean(known) if known else None
+
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON holds it."""
         return {
@@ -123,7 +133,7 @@ class Results:
             "complete": self.complete,
             "seconds": round(self.seconds, 1),
             "command": self.command,
-            "machine": self.machine,
+            "machine": {**self.machine, "others_load": self.others_load},
             "drivers": self.drivers,
             "copy": self.copies,
             "workloads": [_contest(contest, self.copies.get(contest.device)) for contest in self.contests],

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from math import inf
 from typing import Any
 
+from gpuopt import backends
 from gpuopt.bench import memory
 from gpuopt.bench.alone import Alone, alone
 from gpuopt.bench.contenders import Contender, Entrant
@@ -18,9 +19,9 @@ from gpuopt.bench.launches import count
 from gpuopt.bench.meters import Meter, meter_for, waiting_for
 from gpuopt.bench.problem import WARM_UP, Problem
 from gpuopt.bench.results import TIMED, Contest, Results, Row
-from gpuopt.bench.timing import first_line, measure
+from gpuopt.bench.timing import Timing, first_line, measure
 from gpuopt.bench.workloads import Workload
-from gpuopt.machine import OthersLoad, copy_rate, cores, describe
+from gpuopt.machine import OthersLoad, copy_rate, cores
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Scale:
 
 
 FULL = Scale("full", seconds=12.0, alone=True)
-QUICK = Scale("quick", seconds=4.0, alone=False)
+QUICK = Scale("quick", seconds=5.0, alone=False)
+
+
+NOT_REACHED = "the run ended before"
 
 
 @dataclass(frozen=True)
@@ -84,21 +88,24 @@ class Order:
 
 def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], float] = time.perf_counter) -> None:
     """Fills ``results``, which are right, if not complete, whenever this is interrupted."""
-    begun, load = clock(), OthersLoad()
+    begun = clock()
     try:
         _use_all_cores()
         watcher.begin("copy")
         results.copies[order.device] = copy_rate(order.device)
         meter = meter_for(order.device)
         absent = {contender.name: contender.absent() for contender in order.contenders}
-        results.skipped += [(each.name, absent[each.name] or "") for each in order.contenders if absent[each.name]]
+        results.skipped += [(name, why) for name, why in absent.items() if why is not None]
         late = 0
         for workload in order.workloads:
             if clock() - begun > order.budget:
                 late += 1
                 results.skipped.append((workload.key, f"the {order.budget:g} s of the budget had passed"))
                 continue
-            _contest(workload, order, absent, meter, results, watcher)
+            try:
+                _contest(workload, order, absent, meter, results, watcher)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the other workloads are to be had)
+                results.broken.append(f"{workload.key}: {first_line(error)}")
             _give_back(order.device)
             results.seconds = clock() - begun
             watcher.keep()
@@ -108,7 +115,6 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
         results.complete = not late
     finally:
         results.seconds = clock() - begun
-        results.machine = {**describe(load), "date": results.machine["date"]}
 
 
 def _contest(
@@ -125,38 +131,22 @@ def _contest(
     for contender in order.contenders:
         why = absent[contender.name]
         if why is None or not contender.guest:
-            row = Row(contender.name, "skipped", why or contender.refuses(workload), contender.note, contender.guest)
+            why = why or contender.refuses(workload)
+            row = Row(contender.name, "skipped", why or NOT_REACHED, contender.note, contender.guest)
             contest.rows.append(row)
-            if row.why is None:
+            if why is None:
                 present.append((contender, row))
-    left = memory.available(order.device)
-    least = memory.shared_bytes(workload) + min(
-        (memory.needed_bytes(workload, contender) for contender, _ in present), default=0
-    )
-    if left is not None and least > left:
-        why = f"it needs {_gb(least)} at least, and {_gb(left)} can be had"
+    why = _impossible(workload, order.device, [contender for contender, _ in present])
+    if why is not None:
         results.skipped.append((workload.key, why))
         return
     results.contests.append(contest)
     watcher.show(contest)
     if not present:
         return
-    problem = Problem(workload, order.device)
-    expected = problem.expected()
-    left = None if left is None else left - memory.shared_bytes(workload)
-    entrants = []
-    for contender, row in present:
-        needed = memory.needed_bytes(workload, contender)
-        if left is not None and needed > left:
-            row.why = f"it needs {_gb(needed)}, and {_gb(left)} can be had beside the others"
-            continue
-        watcher.begin(f"{workload.title}: {contender.name}")
-        entrant = _entrant(contender, row, problem, expected, order.device)
-        if entrant is not None:
-            entrants.append((entrant, row.timing))
-            left = None if left is None else left - needed
-        watcher.advance()
+    entrants = _set_up(workload, order.device, present, watcher)
     watcher.begin(f"{workload.title}: time")
+    load = OthersLoad()
     try:
         measure(
             entrants,
@@ -167,11 +157,11 @@ def _contest(
             advance=watcher.advance,
         )
     finally:
+        results.loads.append(load.share())
         for _, row in present:
             if row.timing.problem is not None:
                 row.status, row.why = "broken", row.timing.problem
     entrants.clear()
-    del problem, expected
     if order.scale.alone:
         _give_back(order.device)
         for _, row in present:
@@ -181,6 +171,41 @@ def _contest(
                 row.extra_memory, row.compile = found.extra_memory, found.compile
                 if found.why is not None:
                     results.skipped.append((f"{workload.key}: memory and first step of {row.contender}", found.why))
+
+
+def _impossible(workload: Workload, device: str, present: Sequence[Contender]) -> str | None:
+    """Why nothing of a workload can be done: its arrays cannot be made, or not one contender fits into memory."""
+    if workload.front == "arrays" and device == "cuda" and backends.available()["cupy"] is not None:
+        return backends.available()["cupy"]
+    left = memory.available(device)
+    least = min((memory.needed_bytes(workload, contender) for contender in present), default=0)
+    least += memory.shared_bytes(workload)
+    if left is None or least <= left:
+        return None
+    return f"it needs {_gb(least)} at least, and {_gb(left)} can be had"
+
+
+def _set_up(
+    workload: Workload, device: str, present: Sequence[tuple[Contender, Row]], watcher: Watcher
+) -> list[tuple[Entrant, Timing]]:
+    """Those that fit into memory and are right, warmed up; fills the rows of the others."""
+    left = memory.available(device)
+    problem = Problem(workload, device)
+    expected = problem.expected()
+    left = None if left is None else left - memory.shared_bytes(workload)
+    entrants = []
+    for contender, row in present:
+        needed = memory.needed_bytes(workload, contender)
+        if left is not None and needed > left:
+            row.why = f"it needs {_gb(needed)}, and {_gb(left)} can be had beside the others"
+            continue
+        watcher.begin(f"{workload.title}: {contender.name}")
+        entrant = _entrant(contender, row, problem, expected, device)
+        if entrant is not None:
+            entrants.append((entrant, row.timing))
+            left = None if left is None else left - needed
+        watcher.advance()
+    return entrants
 
 
 def _entrant(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -179,12 +179,13 @@ def registry_tables(workloads: Sequence[Workload], contenders: Sequence[Contende
 
 def notes(results: Results) -> RenderableType:
     """What was skipped and why, what is wrong, and what spoils the times."""
-    lines = [Text(f"{what}: {why}", style="dim") for what, why in _grouped(_skipped(results))]
+    reasons = _by_reason(_skipped(results))
+    lines = [Text(f"skipped {', '.join(whats)}: {why}", style="dim") for why, whats in reasons.items()]
     lines += [Text(note, style="dim") for note in dict.fromkeys(_remarks(results))]
-    if (results.machine["others_load"] or 0) > BUSY:
-        share = f"{results.machine['others_load']:.0%}"
+    load = results.others_load or 0.0
+    if load > BUSY:
         lines.append(
-            Text(f"Other processes took {share} of the CPU meanwhile: do not trust the times.", style="bold red")
+            Text(f"Other processes took {load:.0%} of the CPU meanwhile: do not trust the times.", style="bold red")
         )
     lines += [Text(fault, style="bold red") for fault in results.faults()]
     return Group(*lines)
@@ -192,17 +193,19 @@ def notes(results: Results) -> RenderableType:
 
 def _skipped(results: Results) -> Iterator[tuple[str, str]]:
     absent = {what for what, _ in results.skipped}
-    for what, why in results.skipped:
-        yield f"skipped {what}", why
+    yield from results.skipped
     for contest in results.contests:
         for row in contest.rows:
             if row.status == "skipped" and row.why and row.contender not in absent:
-                yield f"skipped {row.contender}", row.why
+                yield row.contender, row.why
 
 
-def _grouped(skipped: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
-    """Each pair once."""
-    yield from dict.fromkeys(skipped)
+def _by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """For each reason what was skipped for it, once each."""
+    reasons: dict[str, list[str]] = {}
+    for what, why in dict.fromkeys(skipped):
+        reasons.setdefault(why, []).append(what)
+    return reasons
 
 
 def _remarks(results: Results) -> Iterator[str]:

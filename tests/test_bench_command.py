@@ -8,7 +8,7 @@
 - Ctrl-C keeps what was done. Patterns that match nothing, an ``--out`` that cannot be written, a device that is not
   there and a file that cannot be compared with are refused before any work, in a sentence.
 - A run is compared with an older one row by row, with regard to noise; that anything is slower is exit code 1.
-- The README's tables are made of a JSON. The script for a machine with a GPU refuses to begin where there is none.
+- The README's tables are made of a JSON.
 """
 
 from __future__ import annotations
@@ -16,34 +16,26 @@ from __future__ import annotations
 import copy
 import io
 import json
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
 from gpuopt import backends, machine
-from gpuopt.bench import command, compare, goals, gpu_sweeps, readme, suite, tables
+from gpuopt.bench import command, compare, goals, readme, suite, tables
 from gpuopt.bench.alone import Alone
 from gpuopt.bench.code import figures
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
-from gpuopt.bench.meters import Sample
-from gpuopt.bench.problem import WARM_UP
+from gpuopt.bench.problem import WARM_UP, Problem
 from gpuopt.bench.results import SCHEMA, Contest, Results, Row
 from gpuopt.bench.selection import select
 from gpuopt.bench.timing import Timing
 from gpuopt.bench.workloads import JUDGED, TAILS, Workload, workloads
 
 ROOT = Path(__file__).resolve().parents[1]
-ON_GPU = ROOT / "bench" / "on_gpu.sh"
 TINY = suite.Scale("full", seconds=0.0, alone=True)
 SMALL = (
     Workload("sizes", "Adam", "one-10", turns=3),
@@ -194,6 +186,20 @@ def test_wrong_contender_is_not_timed_at_all(tmp_path):
     assert len(steps) == WARM_UP
 
 
+def test_workload_that_breaks_is_a_fault_and_the_others_are_timed(tmp_path, monkeypatch):
+    def breaks(self, workload, device):
+        if workload == SMALL[0]:
+            raise ModuleNotFoundError("No module named 'cupy'")
+        real(self, workload, device)
+
+    real = Problem.__init__
+    monkeypatch.setattr(Problem, "__init__", breaks)
+    code, found, _ = run(tmp_path, SMALL[:2], USUAL[:1])
+    assert code == 1
+    assert found["faults"] == [f"{SMALL[0].key}: ModuleNotFoundError: No module named 'cupy'"]
+    assert [workload["rows"][0]["status"] for workload in found["workloads"]] == ["skipped", "exact"]
+
+
 @pytest.mark.parametrize("after", [None, 0])
 def test_fault_of_a_guest_is_told_and_is_no_failure(after, tmp_path):
     code, found, text = run(tmp_path, SMALL[:1], [played("guest", after=after, guest=True), USUAL[0]])
@@ -224,9 +230,10 @@ def test_contender_that_breaks_while_it_is_timed_is_broken(tmp_path, monkeypatch
 
 
 def test_guest_that_is_not_installed_is_named_once(tmp_path):
-    guest = played("guest", absent=lambda: "guest is not installed", guest=True)
-    _, found, text = run(tmp_path, SMALL[:2], [guest, USUAL[0]])
-    assert found["skipped"] == [{"what": "guest", "why": "guest is not installed"}]
+    guests = [played(name, absent=lambda: "guest is not installed", guest=True) for name in ("guest", "guest 8-bit")]
+    _, found, text = run(tmp_path, SMALL[:2], [*guests, USUAL[0]])
+    assert found["skipped"] == [{"what": guest.name, "why": "guest is not installed"} for guest in guests]
+    assert "skipped guest, guest 8-bit: guest is not installed" in text
     assert [row["contender"] for workload in found["workloads"] for row in workload["rows"]] == [USUAL[0].name] * 2
     assert text.count("guest is not installed") == 1
 
@@ -242,6 +249,14 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(tmp_path, monkeypatch):
     assert statuses == ["exact", "exact", "skipped", "skipped"]
     assert "can be had beside the others" in found["workloads"][0]["rows"][2]["why"]
     assert large.key in text
+
+
+def test_arrays_need_cupy_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(suite.backends, "available", lambda: {"cupy": "cupy is not installed"})
+    monkeypatch.setattr(suite.memory, "available", lambda device: None)
+    assert suite._impossible(SMALL[1], "cuda", USUAL) == "cupy is not installed"
+    assert suite._impossible(SMALL[1], "cpu", USUAL) is None
+    assert suite._impossible(SMALL[0], "cuda", USUAL) is None
 
 
 def test_nothing_begins_after_the_budget(tmp_path):
@@ -323,7 +338,9 @@ def test_goal_binds_only_where_it_was_set_for(cores, word):
 
 def test_busy_machine_is_told_of():
     to = console()
-    tables.show(Results("full", [], {**machine.describe(), "others_load": 0.4}, {}), to)
+    busy = Results("full", [], machine.describe(), {}, loads=[0.5, None, 0.3])
+    assert busy.as_dict()["machine"]["others_load"] == pytest.approx(0.4)
+    tables.show(busy, to)
     assert "Other processes took 40% of the CPU" in printed(to)
 
 
@@ -348,6 +365,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert [workload["key"] for workload in found["workloads"]] == [workload.key for workload in SMALL[:2]]
     assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
     assert found["workloads"][1]["rows"][0]["step"] is None
+    assert found["workloads"][1]["rows"][1]["why"] == suite.NOT_REACHED
 
 
 def test_process_that_is_killed_leaves_what_was_done(tmp_path):
@@ -541,87 +559,3 @@ def test_readme_tables_are_made_of_the_json(ran, capsys, tmp_path, monkeypatch):
 def test_readme_tables_are_of_workloads_that_a_quick_run_has():
     keys = {workload.key for workload in JUDGED}
     assert {key for columns in readme.TABLES.values() for key in columns} == keys
-
-
-# a machine with a GPU
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_script_refuses_without_a_gpu_before_it_installs_and_runs_every_part_with_one(tmp_path):
-    assert os.access(ON_GPU, os.X_OK)
-    calls = tmp_path / "calls"
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\ncase "$*" in *verify*) exit 1;; esac\n')
-    smi = tmp_path / "nvidia-smi"
-    smi.write_text("#!/bin/sh\necho 'No devices were found' >&2\nexit 6\n")
-    for program in (python, smi):
-        program.chmod(0o755)
-    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(python), "OUT": str(tmp_path / "out")}
-    done = subprocess.run([ON_GPU], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) == 1
-    assert "no NVIDIA GPU" in done.stderr
-    assert not calls.exists()
-
-    smi.write_text("#!/bin/sh\necho 'NVIDIA Fake 100'\n")
-    done = subprocess.run([ON_GPU], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 1  # verify fails, and the parts after it run all the same
-    lines = calls.read_text().splitlines()
-    assert [any(part in line for line in lines) for part in ("pytest", "verify", "bench --device cuda", "sweeps")] == (
-        [True] * 4
-    )
-    assert (tmp_path / "out" / "nvidia-fake-100").is_dir()
-
-
-def test_alternative_constants_hold_for_a_while():
-    driver = SimpleNamespace(TILE=1024, OPTIONS={"num_warps": 4, "enable_fp_fusion": False})
-    with gpu_sweeps._alternative(driver, 4096, 16):
-        assert driver.TILE == 4096
-        assert driver.OPTIONS == {"num_warps": 16, "enable_fp_fusion": False}
-    assert (driver.TILE, driver.OPTIONS["num_warps"]) == (1024, 4)
-
-
-class PlayedMeter:
-    """Takes steps, and always the same time."""
-
-    def once(self, entrant):
-        entrant.step()
-
-    def sample(self, entrant):
-        entrant.step()
-        return Sample(1e-5, 2e-6)
-
-
-def test_sweeps_with_the_gpu_played_by_the_host(monkeypatch, tmp_path, capsys):
-    cupy_driver = pytest.importorskip("gpuopt.kernels.drivers.cupy")
-    triton_driver = pytest.importorskip("gpuopt.kernels.drivers.triton")
-    array = SimpleNamespace(
-        float32=np.float32,
-        zeros=np.zeros,
-        random=SimpleNamespace(standard_normal=np.zeros),
-        cuda=SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0)),
-    )
-    launched, given = [], []
-
-    def noting(name):
-        return lambda table, *_: launched.append((name, table.tile, triton_driver.OPTIONS["num_warps"]))
-
-    monkeypatch.setitem(sys.modules, "cupy", array)
-    monkeypatch.setattr(gpu_sweeps, "meter_for", lambda device: PlayedMeter())
-    monkeypatch.setattr(gpu_sweeps, "FORM_SIZES", (1, 64))
-    monkeypatch.setattr(gpu_sweeps, "TILE_SIZES", (5000,))
-    monkeypatch.setattr(gpu_sweeps, "ROUNDS", 1)
-    for driver, name in ((cupy_driver, "run_plain"), (cupy_driver, "run_table"), (triton_driver, "run")):
-        monkeypatch.setattr(driver, name, noting(name))
-    monkeypatch.setattr(cupy_driver, "place_table", lambda table, hyper, stream: given.append(hyper.tobytes()))
-    constants = triton_driver.TILE, triton_driver.OPTIONS
-
-    gpu_sweeps.main(tmp_path)
-    found = json.loads((tmp_path / "sweeps.json").read_text())
-    assert [each["numel"] for each in found["cupy_forms"]] == [1, 64]
-    assert found["cupy_forms"][0]["gpu"] == {"plain": 2e-6, "table": 2e-6}
-    assert set(found["triton_tiles"][0]["host"]) == {"1024 x 4", "2048 x 8", "4096 x 16", "2048 x 4"}
-    assert {(tile, warps) for name, tile, warps in launched if name == "run"} == set(gpu_sweeps.TILES)
-    assert len(set(given)) == 2
-    assert constants == (triton_driver.TILE, triton_driver.OPTIONS)
-    assert "plain 2.0 us" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -132,6 +133,8 @@ def _compiled(problem: Problem) -> Entrant:
     """The step under ``torch.compile``, which takes the learning rate as a tensor so as not to compile it in."""
     import torch
 
+    # Else what is left out of the graph is logged into the middle of the tables.
+    torch._logging.set_logs(all=logging.ERROR)  # type: ignore[attr-defined]
     workload = problem.workload
     params = torch_params(problem)
     optimizer = getattr(torch.optim, workload.optimizer.name)(
