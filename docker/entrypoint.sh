@@ -28,10 +28,19 @@ require_results_folder() {
     fi
 }
 
+only_asks() {
+    for argument; do
+        case "$argument" in --help | --list) return 0 ;; esac
+    done
+    return 1
+}
+
 case "${1-} ${2-}" in
-    "gpuopt bench" | "gpuopt verify") [ "${GPUOPT_CUDA:-cpu}" = cpu ] || require_gpu ;;
-esac
-case "${1-} ${2-}" in
-    "gpuopt bench") require_results_folder ;;
+    "gpuopt bench" | "gpuopt verify")
+        if ! only_asks "$@"; then
+            [ "${GPUOPT_CUDA:-cpu}" = cpu ] || require_gpu
+            [ "$2" = verify ] || require_results_folder
+        fi
+        ;;
 esac
 exec "$@"

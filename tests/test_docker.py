@@ -112,7 +112,14 @@ def test_with_a_gpu_the_command_runs(container: Path) -> None:
 
 @pytest.mark.parametrize(
     ("command", "cuda"),
-    [(("gpuopt", "info"), "13"), (("gpuopt", "bench"), "cpu"), (("gpuopt", "verify"), "cpu"), (("gpuopt",), "13")],
+    [
+        (("gpuopt",), "13"),
+        (("gpuopt", "info"), "13"),
+        (("gpuopt", "bench"), "cpu"),
+        (("gpuopt", "verify"), "cpu"),
+        (("gpuopt", "verify", "--help"), "13"),
+        (("gpuopt", "bench", "--quick", "--list"), "13"),
+    ],
 )
 def test_without_a_gpu_the_command_runs_where_none_is_asked_for(
     container: Path, command: tuple[str, ...], cuda: str
