@@ -129,6 +129,16 @@ def test_without_a_gpu_the_command_runs_where_none_is_asked_for(
     assert answer.stdout == f"gpuopt with {' '.join(command[1:])}\n"
 
 
+def test_the_command_takes_the_place_of_the_entry_point_and_so_gets_its_signals(container: Path) -> None:
+    with subprocess.Popen(
+        [container / "entrypoint.sh", "sh", "-c", "echo $$"],
+        env={"PATH": str(container / "bin")},
+        stdout=subprocess.PIPE,
+    ) as process:
+        told, _ = process.communicate()
+    assert int(told) == process.pid
+
+
 def test_the_exit_status_is_the_command_s(container: Path) -> None:
     assert enter(container, "sh", "-c", "exit 7").returncode == 7
 
