@@ -14,8 +14,8 @@ pytest:
 	TRITON_INTERPRET=0 $(BIN)/pytest -n 2 --ignore=tests/interpreted
 	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 tests/interpreted
 
-bench: .venv/installed  ## run the benchmarks
-	$(BIN)/python -m gpuopt.bench
+bench: .venv/installed  ## run the benchmarks that have goals
+	$(BIN)/gpuopt bench --quick
 
 lint: .venv/installed  ## check style and types
 	$(BIN)/ruff check

@@ -1,11 +1,19 @@
-"""Benchmarks: ``python -m gpuopt.bench``. They need the extra ``gpuopt[bench]``.
+"""Benchmarks: ``gpuopt bench``. They need the extra ``gpuopt[bench]``.
 
-The files:
+The registry, which is data: :mod:`optimizers` and :mod:`shapes` make up the :mod:`workloads`; :mod:`contenders` says
+who steps; :mod:`goals` what must come out.
 
-- :mod:`classifier` trains one small model with one optimizer on one driver; :mod:`train` does so with all of them.
-- :mod:`naive` is the textbook code to be faster than; :mod:`contenders` puts it, gpuopt and torch.optim side by side;
-  :mod:`timing` times contenders in turns; :mod:`speed` names the workloads; :mod:`goals` says what must come out.
-- :mod:`suite` is the whole run; :mod:`machine`, :mod:`results`, :mod:`report` and :mod:`picture` keep and show it.
-- :mod:`gpu_round`, with the other ``gpu_`` files and :mod:`models`, is the round for a machine with an NVIDIA GPU,
-  started by ``bench/on_gpu.sh``.
+The harness:
+
+- :mod:`problem` makes what all begin with and holds their outcomes to the oracle's; :mod:`timing` lets them take turns,
+  and :mod:`meters` takes each sample, with :mod:`throttle` watching the GPU.
+- :mod:`alone` measures memory and first steps in processes of their own; :mod:`launches` counts; :mod:`memory` sees
+  beforehand what fits.
+- :mod:`suite` is the whole run. :mod:`results` is what it finds, and ``SCHEMA.md`` the JSON.
+
+Besides steps, :mod:`train` trains real models, and :mod:`code` reads figures off compiled code.
+
+What a user sees: :mod:`command`, with :mod:`selection`, :mod:`live`, :mod:`tables` and :mod:`compare`, and the report
+that :mod:`html` makes; :mod:`readme` for the README's tables. ``on_gpu.sh`` is the round for a machine with an NVIDIA
+GPU, with :mod:`gpu_sweeps`.
 """

@@ -1,11 +1,11 @@
-"""What the speed runs must show, as data, and whether they did."""
+"""What the benchmark must show, as data, and whether it did."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from gpuopt.bench.timing import Timing
+from gpuopt.bench.results import Row
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Goal:
     """One contender is to be so many times faster than another on one workload, both timed in one run.
 
     Attributes:
-        workload: Key of a workload in :mod:`gpuopt.bench.speed`.
+        workload: Key of a workload.
         ours: Name of the contender that is to be fast.
         theirs: Names of the contenders to compare with; the fastest of them counts.
         at_least: How many times faster.
@@ -31,16 +31,16 @@ NAIVE = ("naive NumPy",)
 TORCH_RMSPROP = ("torch for-loop", "torch foreach")
 
 GOALS = (
-    Goal("adam-large", "gpuopt numba", ("torch fused",), 0.9),
-    Goal("rmsprop-large", "gpuopt numba", TORCH_RMSPROP, 4.0),
-    Goal("adam-many", "gpuopt numba", ("torch fused",), 10.0),
-    Goal("torch-adam-large", "gpuopt numba", ("torch fused",), 0.9),
-    Goal("torch-rmsprop-large", "gpuopt numba", TORCH_RMSPROP, 4.0),
-    Goal("torch-adam-many", "gpuopt numba", ("torch fused",), 10.0),
-    Goal("torch-rmsprop-many", "gpuopt numba", TORCH_RMSPROP, 15.0),
-    Goal("torch-tail-large", "gpuopt numba", ("torch for-loop", "torch foreach", "torch fused"), 1.5),
-    Goal("adam-large", "gpuopt numpy", NAIVE, 2.0),
-    Goal("rmsprop-large", "gpuopt numpy", NAIVE, 2.0),
+    Goal("arrays/adam/one-20m/fp32", "gpuopt numba", ("torch fused",), 0.9),
+    Goal("arrays/rmsprop/one-20m/fp32", "gpuopt numba", TORCH_RMSPROP, 4.0),
+    Goal("arrays/adam/1000x64/fp32", "gpuopt numba", ("torch fused",), 10.0),
+    Goal("adam/200x100000/fp32", "gpuopt numba", ("torch fused",), 0.9),
+    Goal("rmsprop/200x100000/fp32", "gpuopt numba", TORCH_RMSPROP, 4.0),
+    Goal("adam/1000x64/fp32", "gpuopt numba", ("torch fused",), 10.0),
+    Goal("rmsprop/1000x64/fp32", "gpuopt numba", TORCH_RMSPROP, 15.0),
+    Goal("adamw/200x100000/fp32/clip-ema", "gpuopt numba", ("torch for-loop", "torch foreach", "torch fused"), 1.5),
+    Goal("arrays/adam/one-20m/fp32", "gpuopt numpy", NAIVE, 2.0),
+    Goal("arrays/rmsprop/one-20m/fp32", "gpuopt numpy", NAIVE, 2.0),
 )
 
 
@@ -51,7 +51,7 @@ class Verdict:
     Attributes:
         goal: The goal.
         against: The fastest of the goal's ``theirs``; None where none was timed.
-        ratio: How many times faster ours was; None where either was not timed or was wrong.
+        ratio: How many times faster ours was; None where either was not timed.
         why: Why there is no ratio.
     """
 
@@ -66,20 +66,13 @@ class Verdict:
         return None if self.ratio is None else self.ratio >= self.goal.at_least
 
 
-def judge(goal: Goal, timings: Sequence[Timing]) -> Verdict:
-    """What the timings of the goal's workload say."""
-    ranked = {timing.name: timing for timing in timings if timing.median is not None}
-    theirs = [ranked[name] for name in goal.theirs if name in ranked]
-    ours = ranked.get(goal.ours)
-    if ours is None or ours.median is None:
-        return Verdict(goal, None, None, f"{goal.ours}: {_why_not(goal.ours, timings)}")
-    if not theirs:
-        name = goal.theirs[0]
-        return Verdict(goal, None, None, f"{name}: {_why_not(name, timings)}")
-    best = min(theirs, key=lambda timing: timing.median or 0.0)
-    assert best.median is not None
-    return Verdict(goal, best.name, best.median / ours.median)
-
-
-def _why_not(name: str, timings: Sequence[Timing]) -> str:
-    return next((timing.problem for timing in timings if timing.name == name and timing.problem), "not run")
+def judge(goal: Goal, rows: Mapping[str, Row]) -> Verdict:
+    """What the rows of the goal's workload, by contender, say."""
+    medians = {name: row.median for name, row in rows.items() if row.median is not None}
+    theirs = [name for name in goal.theirs if name in medians]
+    for names in ((goal.ours,), goal.theirs):
+        if not set(names) & set(medians):
+            row = rows.get(names[0])
+            return Verdict(goal, None, None, f"{names[0]}: {(row and row.why) or 'not run'}")
+    best = min(theirs, key=lambda name: medians[name])
+    return Verdict(goal, best, medians[best] / medians[goal.ours])

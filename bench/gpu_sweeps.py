@@ -1,14 +1,23 @@
-"""Experiments that set the constants of the GPU drivers."""
+"""``python -m gpuopt.bench.gpu_sweeps FOLDER``: experiments that set the constants of the GPU drivers.
+
+Writes ``sweeps.json``: for each number of elements the median times of each form, on the GPU and on the host.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import cycle
+from pathlib import Path
+from statistics import median
 from typing import Any
 
-from gpuopt.bench.results import spread
+from gpuopt.bench.contenders.contender import Entrant
+from gpuopt.bench.meters import Meter, meter_for
+from gpuopt.bench.timing import Timing, measure
 from gpuopt.kernels.epilogue import SLOTS as EPILOGUE_SLOTS
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules import RULES, adam
@@ -23,56 +32,69 @@ TILES = ((1024, 4), (2048, 8), (4096, 16), (2048, 4))
 """Tile and number of warps of the Triton kernel."""
 
 TILE_SIZES = (1 << 20, 1 << 27)
-ROUNDS = 50
+ROUNDS, SECONDS = 25, 10.0
+"""Most turns of each form, and the time after which no further round begins."""
 
 
-def cupy_forms(rounds: int = ROUNDS) -> list[dict[str, Any]]:
+def main(folder: Path) -> None:
+    """Does all of them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    meter = meter_for("cuda")
+    found = {"cupy_forms": cupy_forms(meter), "triton_tiles": triton_tiles(meter)}
+    (folder / "sweeps.json").write_text(json.dumps(found, indent=1) + "\n")
+    for name, rows in found.items():
+        for row in rows:
+            times = ", ".join(f"{form} {seconds * 1e6:,.1f} us" for form, seconds in row["gpu"].items())
+            print(f"{name}, {row['numel']:,} elements: {times}")
+
+
+def cupy_forms(meter: Meter) -> list[dict[str, Any]]:
     """Adam on one array by the plain and by the table form: what ``PLAIN_NUMEL`` is to be."""
     import cupy
 
-    from gpuopt.bench import gpu_clock
     from gpuopt.kernels.drivers import cupy as driver
 
     found = []
     for numel in FORM_SIZES:
         table, hypers, keep = _adam_table(driver, numel)
         stream = cupy.cuda.get_current_stream().ptr
-        steps = [
-            gpu_clock.Step("plain", partial(_plain_step, driver, table, hypers)),
-            gpu_clock.Step("table", partial(_table_step, driver, table, hypers, stream)),
-        ]
-        found.append({"numel": numel, **_medians(gpu_clock.measure(steps, rounds))})
+        steps = {
+            "plain": partial(_plain_step, driver, table, hypers),
+            "table": partial(_table_step, driver, table, hypers, stream),
+        }
+        found.append(_medians(numel, steps, meter))
         del keep
     return found
 
 
-def triton_tiles(rounds: int = ROUNDS) -> list[dict[str, Any]]:
+def triton_tiles(meter: Meter) -> list[dict[str, Any]]:
     """Adam on one array with each of :data:`TILES`."""
-    from gpuopt.bench import gpu_clock
     from gpuopt.kernels.drivers import triton as driver
 
     found = []
     for numel in TILE_SIZES:
-        steps, keep = [], []
+        steps, keep = {}, []
         for tile, warps in TILES:
             with _alternative(driver, tile, warps):
                 table, hypers, memory = _adam_table(driver, numel)
             keep.append(memory)
-            steps.append(gpu_clock.Step(f"{tile} x {warps}", _alternative_step(driver, table, hypers, warps)))
-        found.append({"numel": numel, **_medians(gpu_clock.measure(steps, rounds))})
+            steps[f"{tile} x {warps}"] = _alternative_step(driver, table, hypers, warps)
+        found.append(_medians(numel, steps, meter))
         keep.clear()
     return found
 
 
-def fastest(found: list[dict[str, Any]]) -> dict[int, str]:
-    """For each size the name of what took the GPU the least time."""
-    return {row["numel"]: min(row["gpu"], key=lambda name: row["gpu"][name]) for row in found}
-
-
-def _medians(samples: dict[str, list[Any]]) -> dict[str, dict[str, float]]:
+def _medians(numel: int, steps: Mapping[str, Callable[[], None]], meter: Meter) -> dict[str, Any]:
+    timings = {name: Timing() for name in steps}
+    entrants = [(Entrant(step, dict), timings[name]) for name, step in steps.items()]
+    measure(entrants, meter, ROUNDS, seconds=SECONDS, rest=0.0)
+    for name, timing in timings.items():
+        if timing.problem is not None:
+            raise RuntimeError(f"{name} on {numel:,} elements: {timing.problem}")
     return {
-        "gpu": {name: spread(tuple(sample.gpu for sample in taken))["median"] for name, taken in samples.items()},
-        "host": {name: spread(tuple(sample.host for sample in taken))["median"] for name, taken in samples.items()},
+        "numel": numel,
+        "gpu": {name: median(timing.device) for name, timing in timings.items() if timing.device},
+        "host": {name: median(timing.step) for name, timing in timings.items() if timing.step},
     }
 
 
@@ -119,3 +141,7 @@ def _alternative(driver: Any, tile: int, warps: int) -> Iterator[None]:
         yield
     finally:
         driver.TILE, driver.OPTIONS = before
+
+
+if __name__ == "__main__":
+    main(Path(*sys.argv[1:2]))

@@ -1,34 +1,73 @@
-"""What a run of the benchmarks found, as data and as JSON."""
+"""What a run of the benchmark finds, as data and as JSON: see ``bench/SCHEMA.md``."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gpuopt.bench.classifier import Run
-from gpuopt.bench.goals import GOALS, Goal, Verdict, judge
-from gpuopt.bench.speed import Workload
+from gpuopt.bench.contenders.contender import Status
 from gpuopt.bench.timing import Timing
-from gpuopt.bench.train import agreement
+from gpuopt.bench.workloads import Workload
+from gpuopt.machine import Copy, Machine, Spread, spread
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of the JSON's layout; counts up whenever a reader would have to change."""
 
-TRAINING_NOTE = (
-    "Gradients are computed on the host, by the same code for every driver, and copied to the driver's memory: "
-    "what is compared is the optimizer alone. Time is that of update() with four small arrays, 4,810 elements."
-)
+TIMED = ("exact", "close")
 
-SPEED_NOTE = (
-    "Contenders take turns in one process, each on all cores. gpuopt steps through update() of gpuopt.arrays, given "
-    "the same arrays each time, or for PyTorch through step(), as torch.optim does. Before it is timed, every "
-    "contender's parameters are compared with the NumPy driver's: gpuopt's must be the same bits, except where they "
-    "are clipped, the others' close. Time is the median."
-)
+
+@dataclass
+class Row:
+    """One contender on one workload.
+
+    Attributes:
+        contender: Its name.
+        status: The verdict.
+        why: Why it was not timed; None where it was.
+        note: What it computes, if that is not what the workload says.
+        is_guest: Whether it is of another library, whose faults are told of but are none of this package.
+        timing: What was seen of it.
+        launches: Per step; None where they are not counted.
+        extra_memory: Bytes; None where it was not measured.
+        compile: Seconds; None where it was not measured.
+    """
+
+    contender: str
+    status: Status
+    why: str | None = None
+    note: str | None = None
+    is_guest: bool = False
+    timing: Timing = field(default_factory=Timing)
+    launches: int | None = None
+    extra_memory: int | None = None
+    compile: float | None = None
+
+    @property
+    def step(self) -> Spread | None:
+        """Of the times as the host sees them; None where there are none."""
+        return spread(self.timing.step) if self.timing.step and self.status in TIMED else None
+
+    @property
+    def device(self) -> Spread | None:
+        """Of the times on the GPU; None where there are none."""
+        return spread(self.timing.device) if self.timing.device and self.status in TIMED else None
+
+    @property
+    def median(self) -> float | None:
+        """The time that counts: that on the GPU where there is one, else that of the host."""
+        times = self.device or self.step
+        return times and times["median"]
+
+
+@dataclass
+class Contest:
+    """A workload and its rows."""
+
+    workload: Workload
+    device: str
+    rows: list[Row] = field(default_factory=list)
 
 
 @dataclass
@@ -37,90 +76,61 @@ class Results:
 
     Attributes:
         scale: ``"full"`` or ``"quick"``.
-        machine: From :func:`gpuopt.bench.machine.describe`.
-        drivers: For each driver None if it ran, else why it did not.
-        runs: Trainings.
-        speed: Workloads with the timings of their contenders.
+        command: The command line.
+        machine: What it ran on.
+        drivers: For each driver None if it can run here, else why it cannot.
+        copies: The rate of copies, by device.
+        contests: Workloads with their rows.
+        goals: What the rows say about goals, as JSON holds it.
+        skipped: What was not measured, and why.
+        code: What is computed from compiled code; None where it was not asked for.
+        broken: Sentences about parts that broke.
         complete: Whether nothing is missing.
         seconds: How long it took.
-        others_load: Share of the CPU's time that other processes took meanwhile; None where it is not known.
     """
 
     scale: str
-    machine: dict[str, Any]
+    command: list[str]
+    machine: Machine
     drivers: dict[str, str | None]
-    runs: list[Run] = field(default_factory=list)
-    speed: list[tuple[Workload, list[Timing]]] = field(default_factory=list)
+    copies: dict[str, Copy] = field(default_factory=dict)
+    contests: list[Contest] = field(default_factory=list)
+    goals: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    code: dict[str, Any] | None = None
+    broken: list[str] = field(default_factory=list)
     complete: bool = False
     seconds: float = 0.0
-    others_load: float | None = None
 
-    def verdicts(self) -> list[Verdict]:
-        """What the timings say about each goal whose workload was run."""
-        timings = {workload.key: timings for workload, timings in self.speed}
-        return [judge(goal, timings[goal.workload]) for goal in GOALS if goal.workload in timings]
+    def faults(self, of_guests: bool = True) -> list[str]:
+        """What is wrong, a sentence each: contenders that are wrong or broken, and parts that broke.
 
-    def binding(self, goal: Goal) -> bool:
-        """Whether the goal was set for runs like this one: the full sizes, on as many cores."""
-        return self.scale == "full" and self.machine["cores"] == goal.cores
-
-    def faults(self) -> list[str]:
-        """What is wrong, a sentence each: drivers that differ, contenders with a wrong outcome."""
-        differ = [
-            f"the drivers' parameters differ after training with {name}"
-            for name, same in agreement(self.runs).items()
-            if same is False
-        ]
-        wrong = [
-            f"{workload.title}: {timing.name} is {timing.problem}"
-            for workload, timings in self.speed
-            for timing in timings
-            if timing.problem is not None and timing.problem.startswith("wrong")
-        ]
-        return differ + wrong
+        Args:
+            of_guests: Whether contenders of other libraries count.
+        """
+        return [
+            f"{contest.workload.key}: {row.contender} is {row.status}: {row.why}"
+            for contest in self.contests
+            for row in contest.rows
+            if row.status in ("wrong", "broken") and (of_guests or not row.is_guest)
+        ] + self.broken
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, as JSON holds it. Times are in seconds."""
+        """All of it, as JSON holds it."""
         return {
             "schema": SCHEMA,
             "scale": self.scale,
             "complete": self.complete,
             "seconds": round(self.seconds, 1),
-            "others_load": self.others_load,
+            "command": self.command,
             "machine": self.machine,
             "drivers": self.drivers,
-            "training": {
-                "note": TRAINING_NOTE,
-                "bit_identical": agreement(self.runs),
-                "runs": [_run(run) for run in self.runs],
-            },
-            "speed": {
-                "note": SPEED_NOTE,
-                "workloads": [
-                    {
-                        "key": workload.key,
-                        "title": workload.title,
-                        "optimizer": workload.optimizer,
-                        "tensors": workload.tensors,
-                        "numel": workload.numel,
-                        "least_bytes": workload.least_bytes,
-                        "contenders": [{**_timing(timing), "ratios": ratios(timing, timings)} for timing in timings],
-                    }
-                    for workload, timings in self.speed
-                ],
-            },
-            "goals": [
-                {
-                    **asdict(verdict.goal),
-                    "against": verdict.against,
-                    "ratio": verdict.ratio,
-                    "met": verdict.met,
-                    "binding": self.binding(verdict.goal),
-                    "why": verdict.why,
-                }
-                for verdict in self.verdicts()
-            ],
+            "copy": self.copies,
+            "workloads": [_contest(contest, self.copies.get(contest.device)) for contest in self.contests],
+            "goals": self.goals,
+            "skipped": [{"what": what, "why": why} for what, why in self.skipped],
             "faults": self.faults(),
+            "code": self.code,
         }
 
     def write(self, path: Path) -> None:
@@ -130,28 +140,38 @@ class Results:
         part.replace(path)
 
 
-def ratios(timing: Timing, timings: list[Timing]) -> dict[str, float]:
-    """How many times faster than ``timing`` each of gpuopt's drivers for the same memory is."""
-    if timing.median is None:
-        return {}
+def _contest(contest: Contest, copy: Copy | None) -> dict[str, Any]:
+    workload = contest.workload
     return {
-        other.name: timing.median / other.median
-        for other in timings
-        if other.name.startswith("gpuopt ") and other.device == timing.device and other.median is not None
+        "key": workload.key,
+        "title": workload.title,
+        "group": workload.group,
+        "device": contest.device,
+        "front": workload.front,
+        "optimizer": workload.optimizer.name,
+        "shapes": workload.shapes.name,
+        "tensors": len(workload.shapes.shapes),
+        "numel": workload.shapes.numel,
+        "formats": workload.formats._asdict(),
+        "tail": list(workload.tail),
+        "bytes": workload.bytes,
+        "rows": [_row(row, workload.bytes, copy) for row in contest.rows],
     }
 
 
-def spread(samples: tuple[float, ...]) -> dict[str, Any]:
-    """Number of samples, their median, and the two tenths at the ends."""
-    if not samples:
-        return {"n": 0, "median": None, "p10": None, "p90": None}
-    p10, median, p90 = (float(value) for value in np.percentile(samples, (10, 50, 90)))
-    return {"n": len(samples), "median": median, "p10": p10, "p90": p90}
-
-
-def _run(run: Run) -> dict[str, Any]:
-    return {**asdict(run), "seconds": spread(run.seconds)}
-
-
-def _timing(timing: Timing) -> dict[str, Any]:
-    return {"name": timing.name, "device": timing.device, **spread(timing.samples), "problem": timing.problem}
+def _row(row: Row, moved: int, copy: Copy | None) -> dict[str, Any]:
+    rate = None if row.median is None else moved / row.median / 1e9
+    return {
+        "contender": row.contender,
+        "status": row.status,
+        "why": row.why,
+        "note": row.note,
+        "step": row.step,
+        "device": row.device,
+        "discarded": row.timing.discarded,
+        "launches": row.launches,
+        "gb_per_s": rate,
+        "copy_share": None if rate is None or copy is None else rate / copy["gb_per_s"],
+        "extra_memory": row.extra_memory,
+        "compile": row.compile,
+    }

@@ -1,57 +1,45 @@
-"""The whole run: every training, then every workload, with results kept as they come."""
+"""The whole run: every workload with its contenders, and results that are kept as they come."""
 
 from __future__ import annotations
 
+import gc
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from math import inf
+from typing import Any
 
-from gpuopt import backends
-from gpuopt.bench import machine, speed
-from gpuopt.bench.results import Results
-from gpuopt.bench.speed import Workload
-from gpuopt.bench.train import optimizers, train_all
+from gpuopt.bench import memory
+from gpuopt.bench.alone import Alone, alone
+from gpuopt.bench.contenders import Contender, Entrant
+from gpuopt.bench.contenders.contender import nothing
+from gpuopt.bench.launches import count
+from gpuopt.bench.meters import Meter, meter_for, waiting_for
+from gpuopt.bench.problem import WARM_UP, Problem
+from gpuopt.bench.results import TIMED, Contest, Results, Row
+from gpuopt.bench.timing import first_line, measure
+from gpuopt.bench.workloads import Workload
+from gpuopt.machine import OthersLoad, copy_rate, cores, describe
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """How much is done of each workload.
 
     Attributes:
-        name: ``"full"``, ``"quick"`` or another.
-        steps: Of each training.
-        small: Elements of the small workloads.
-        large: Elements of the large workloads.
-        tensors: Tensors of the workload of many.
-        rounds: Turns of each contender on the small, the large and the many.
+        name: ``"full"`` or ``"quick"``.
+        seconds: No round of turns but the first few begins later than this.
+        alone: Whether memory and first steps are measured, in processes of their own.
     """
 
     name: str
-    steps: int
-    small: int
-    large: int
-    tensors: int
-    rounds: tuple[int, int, int]
-
-    def workloads(self) -> list[Workload]:
-        """What contenders are timed on. Goals refer to the keys."""
-        few, least, many = self.rounds
-        return [
-            Workload("adam-small", "Adam", 1, self.small, few),
-            Workload("rmsprop-small", "RMSProp", 1, self.small, few),
-            Workload("adam-large", "Adam", 1, self.large, least),
-            Workload("rmsprop-large", "RMSProp", 1, self.large, least),
-            Workload("adam-many", "Adam", self.tensors, 64, many),
-            Workload("torch-adam-large", "Adam", 200, self.large // 200, least, contest="step"),
-            Workload("torch-rmsprop-large", "RMSProp", 200, self.large // 200, least, contest="step"),
-            Workload("torch-adam-many", "Adam", self.tensors, 64, many, contest="step"),
-            Workload("torch-rmsprop-many", "RMSProp", self.tensors, 64, many, contest="step"),
-            Workload("torch-tail-large", "AdamW", 200, self.large // 200, least, contest="tail"),
-        ]
+    seconds: float
+    alone: bool
 
 
-FULL = Scale("full", steps=300, small=1_000_000, large=20_000_000, tensors=1000, rounds=(30, 10, 30))
-QUICK = Scale("quick", steps=60, small=100_000, large=2_000_000, tensors=100, rounds=(10, 5, 10))
+FULL = Scale("full", seconds=12.0, alone=True)
+QUICK = Scale("quick", seconds=4.0, alone=False)
 
 
 @dataclass(frozen=True)
@@ -60,36 +48,191 @@ class Watcher:
 
     Attributes:
         begin: Gets what is done now.
-        advance: Called when one of :func:`parts` is done.
+        show: Gets the contest that goes on now, whose rows change from then on.
+        advance: Called when something has changed.
+        keep: Called when a workload is done, for results that outlive the process.
     """
 
-    begin: Callable[[str], None] = lambda what: None
-    advance: Callable[[], None] = lambda: None
+    begin: Callable[[str], object] = lambda what: None
+    show: Callable[[Contest], object] = lambda contest: None
+    advance: Callable[[], object] = nothing
+    keep: Callable[[], object] = nothing
 
 
-def empty(scale: Scale) -> Results:
-    """Results of a run that has not begun."""
-    return Results(scale.name, machine.describe(), backends.available())
+@dataclass(frozen=True)
+class Order:
+    """What is asked for.
+
+    Attributes:
+        device: ``"cpu"`` or ``"cuda"``.
+        scale: How much of each workload.
+        workloads: What on.
+        contenders: Who.
+        budget: Seconds after which no further workload is begun.
+        alone: Measures a contender in a process of its own.
+        code: Makes the section on compiled code; None for none.
+    """
+
+    device: str
+    scale: Scale
+    workloads: Sequence[Workload]
+    contenders: Sequence[Contender]
+    budget: float = inf
+    alone: Callable[[Workload, str, str], Alone] = field(default=alone)
+    code: Callable[[], dict[str, Any]] | None = None
 
 
-def parts(scale: Scale, results: Results) -> int:
-    """Number of trainings and rounds, of those that ``results`` says can be run."""
-    return len(_running(results)) * len(optimizers()) + sum(workload.rounds for workload in scale.workloads())
-
-
-def run(scale: Scale, results: Results, watcher: Watcher) -> None:
+def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], float] = time.perf_counter) -> None:
     """Fills ``results``, which are right, if not complete, whenever this is interrupted."""
-    before, load = time.perf_counter(), machine.OthersLoad()
+    begun, load = clock(), OthersLoad()
     try:
-        for done in train_all(_running(results), scale.steps, watcher.begin):
-            results.runs.append(done)
-            watcher.advance()
-        for workload in scale.workloads():
-            results.speed.append((workload, speed.run(workload, watcher.begin, watcher.advance)))
-        results.complete = True
+        _use_all_cores()
+        watcher.begin("copy")
+        results.copies[order.device] = copy_rate(order.device)
+        meter = meter_for(order.device)
+        absent = {contender.name: contender.absent() for contender in order.contenders}
+        results.skipped += [(each.name, absent[each.name] or "") for each in order.contenders if absent[each.name]]
+        late = 0
+        for workload in order.workloads:
+            if clock() - begun > order.budget:
+                late += 1
+                results.skipped.append((workload.key, f"the {order.budget:g} s of the budget had passed"))
+                continue
+            _contest(workload, order, absent, meter, results, watcher)
+            _give_back(order.device)
+            results.seconds = clock() - begun
+            watcher.keep()
+        if order.code is not None:
+            watcher.begin("compile for GPUs that are not here")
+            results.code = _section(order.code, results)
+        results.complete = not late
     finally:
-        results.seconds, results.others_load = time.perf_counter() - before, load.share()
+        results.seconds = clock() - begun
+        results.machine = {**describe(load), "date": results.machine["date"]}
 
 
-def _running(results: Results) -> list[str]:
-    return [name for name, why in results.drivers.items() if why is None]
+def _contest(
+    workload: Workload,
+    order: Order,
+    absent: dict[str, str | None],
+    meter: Meter,
+    results: Results,
+    watcher: Watcher,
+) -> None:
+    """Sets up the contenders of a workload, checks them, and times those that are right."""
+    contest = Contest(workload, order.device)
+    present = []
+    for contender in order.contenders:
+        why = absent[contender.name]
+        if why is None or not contender.guest:
+            row = Row(contender.name, "skipped", why or contender.refuses(workload), contender.note, contender.guest)
+            contest.rows.append(row)
+            if row.why is None:
+                present.append((contender, row))
+    left = memory.available(order.device)
+    least = memory.shared_bytes(workload) + min(
+        (memory.needed_bytes(workload, contender) for contender, _ in present), default=0
+    )
+    if left is not None and least > left:
+        why = f"it needs {_gb(least)} at least, and {_gb(left)} can be had"
+        results.skipped.append((workload.key, why))
+        return
+    results.contests.append(contest)
+    watcher.show(contest)
+    if not present:
+        return
+    problem = Problem(workload, order.device)
+    expected = problem.expected()
+    left = None if left is None else left - memory.shared_bytes(workload)
+    entrants = []
+    for contender, row in present:
+        needed = memory.needed_bytes(workload, contender)
+        if left is not None and needed > left:
+            row.why = f"it needs {_gb(needed)}, and {_gb(left)} can be had beside the others"
+            continue
+        watcher.begin(f"{workload.title}: {contender.name}")
+        entrant = _entrant(contender, row, problem, expected, order.device)
+        if entrant is not None:
+            entrants.append((entrant, row.timing))
+            left = None if left is None else left - needed
+        watcher.advance()
+    watcher.begin(f"{workload.title}: time")
+    try:
+        measure(
+            entrants,
+            meter,
+            workload.turns,
+            steps_per_turn=workload.steps_per_turn,
+            seconds=order.scale.seconds,
+            advance=watcher.advance,
+        )
+    finally:
+        for _, row in present:
+            if row.timing.problem is not None:
+                row.status, row.why = "broken", row.timing.problem
+    entrants.clear()
+    del problem, expected
+    if order.scale.alone:
+        _give_back(order.device)
+        for _, row in present:
+            if row.status in TIMED:
+                watcher.begin(f"{workload.title}: {row.contender} alone")
+                found = order.alone(workload, order.device, row.contender)
+                row.extra_memory, row.compile = found.extra_memory, found.compile
+                if found.why is not None:
+                    results.skipped.append((f"{workload.key}: memory and first step of {row.contender}", found.why))
+
+
+def _entrant(
+    contender: Contender, row: Row, problem: Problem, expected: dict[str, object], device: str
+) -> Entrant | None:
+    """The contender warmed up, if it is right; fills its row."""
+    wait = waiting_for(device)
+    try:
+        entrant = contender.set_up(problem)
+        for _ in range(WARM_UP):
+            entrant.prepare()
+            entrant.step()
+        wait()
+        row.status, row.why = contender.judge(problem.workload, problem.deviation(entrant.outcome(), expected))
+        if row.status in TIMED:
+            row.launches = count(entrant, device)
+            return entrant
+    except Exception as error:  # noqa: BLE001 (whatever it is, the others are to be timed)
+        ran_out = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
+        row.status, row.why = "skipped" if ran_out else "broken", first_line(error)
+    return None
+
+
+def _section(code: Callable[[], dict[str, Any]], results: Results) -> dict[str, Any] | None:
+    """The section on compiled code; None if it broke."""
+    try:
+        return code()
+    except Exception as error:  # noqa: BLE001 (what was timed is to be had all the same)
+        results.broken.append(f"the section on compiled code: {first_line(error)}")
+        return None
+
+
+def _use_all_cores() -> None:
+    """Has PyTorch compute on as many threads as there are cores, as Numba does of itself."""
+    if find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(cores())
+
+
+def _give_back(device: str) -> None:
+    """Hands the memory of what is gone back, which pools keep."""
+    gc.collect()
+    if device == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+        if find_spec("cupy") is not None:
+            import cupy
+
+            cupy.get_default_memory_pool().free_all_blocks()
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"

@@ -5,110 +5,91 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import inf
 
-import numpy as np
+from gpuopt.bench.contenders.contender import Entrant, nothing
+from gpuopt.bench.meters import Meter
 
-FEWEST_ROUNDS = 3
+FEWEST_TURNS = 3
 
-
-def nothing() -> None:
-    """What a contender waits for that is done when its call returns."""
+REST = 0.015
+"""Seconds before each turn, in which threads that another contender left spinning fall asleep."""
 
 
 @dataclass
-class Contender:
-    """One way to do the job.
-
-    Attributes:
-        name: What tables call it.
-        step: Does the job once.
-        check: Says what is wrong with the outcome so far; None when nothing is. Asked once, before any timing.
-        wait: Returns when all steps are done.
-        device: The memory that it works in, ``"cpu"`` or ``"cuda"``.
-    """
-
-    name: str
-    step: Callable[[], None]
-    check: Callable[[], str | None] = field(default=lambda: None)
-    wait: Callable[[], None] = nothing
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
 class Timing:
-    """What was seen of a contender. Times are in seconds per step.
+    """What is seen of a contender. Times are in seconds per step.
 
     Attributes:
-        name: The contender's.
-        samples: One time per timed step.
-        problem: Why it was not timed; None when it was.
-        device: The memory that it works in.
+        step: Times as the host sees them, until the step is done.
+        device: Times on the GPU; empty for a CPU.
+        discarded: Samples that were thrown away; None where it is not known whether the GPU was throttled.
+        problem: Why it was not timed to the end; None when it was.
     """
 
-    name: str
-    samples: tuple[float, ...] = ()
+    step: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
+    discarded: int | None = 0
     problem: str | None = None
-    device: str = "cpu"
-
-    @property
-    def median(self) -> float | None:
-        """The middle of all samples."""
-        return self.percentile(50)
-
-    def percentile(self, share: float) -> float | None:
-        """The time that ``share`` percent of the steps stayed within; None without samples."""
-        return float(np.percentile(self.samples, share)) if self.samples else None
 
 
 def measure(
-    contenders: Sequence[Contender],
-    rounds: int,
+    entrants: Sequence[tuple[Entrant, Timing]],
+    meter: Meter,
+    turns: int,
     *,
     steps_per_turn: int = 2,
-    rest: float = 0.0,
-    seconds: float = inf,
+    seconds: float,
+    rest: float = REST,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-    advance: Callable[[], None] = nothing,
-) -> list[Timing]:
-    """Checks every contender, then times those that are right, round-robin.
+    advance: Callable[[], object] = nothing,
+) -> None:
+    """Times entrants round-robin, and fills their timings as it goes.
 
-    In each round every contender has one turn: a rest, in which threads that another one left spinning fall asleep,
-    one step that is not timed, and ``steps_per_turn`` that are.
+    In each round every entrant has one turn: a rest, one step that is not timed, and ``steps_per_turn`` that are.
+    One that raises is out from then on, and nothing of it is kept.
 
     Args:
-        contenders: Set up and warmed up: each has done some steps, the same number each.
-        rounds: Turns of each contender.
+        entrants: Set up, warmed up, and right.
+        meter: Takes the samples.
+        turns: Turns of each entrant.
         steps_per_turn: Timed steps in a turn.
+        seconds: No round but the first few begins later than this.
         rest: Seconds before each turn.
-        seconds: No round but the first few begins later than this; it cuts a run short on a busy machine.
         clock: Gives the time in seconds.
         sleep: Waits for some seconds.
         advance: Called after each round.
-
-    Returns:
-        One timing per contender, in their order. A contender whose check finds fault is not timed.
     """
-    problems = [contender.check() for contender in contenders]
-    samples: list[list[float]] = [[] for _ in contenders]
     end = clock() + seconds
-    for count in range(rounds):
-        if count >= FEWEST_ROUNDS and clock() > end:
+    for count in range(turns):
+        if count >= FEWEST_TURNS and clock() > end:
             break
-        for contender, problem, taken in zip(contenders, problems, samples, strict=True):
-            if problem is not None:
-                continue
-            sleep(rest)
-            contender.step()
-            contender.wait()
-            for _ in range(steps_per_turn):
-                before = clock()
-                contender.step()
-                contender.wait()
-                taken.append(clock() - before)
+        for entrant, timing in entrants:
+            if timing.problem is None:
+                sleep(rest)
+                try:
+                    _turn(entrant, timing, meter, steps_per_turn)
+                except Exception as error:  # noqa: BLE001 (whatever it is, the others are to be timed)
+                    timing.problem = first_line(error)
+                    timing.step, timing.device = [], []
         advance()
-    return [
-        Timing(contender.name, tuple(taken), problem, contender.device)
-        for contender, problem, taken in zip(contenders, problems, samples, strict=True)
-    ]
+
+
+def _turn(entrant: Entrant, timing: Timing, meter: Meter, steps: int) -> None:
+    meter.once(entrant)
+    for _ in range(steps):
+        sample = meter.sample(entrant)
+        if sample.throttled is None:
+            timing.discarded = None
+        if sample.throttled:
+            timing.discarded = (timing.discarded or 0) + 1
+            continue
+        timing.step.append(sample.step)
+        if sample.device is not None:
+            timing.device.append(sample.device)
+
+
+def first_line(error: BaseException) -> str:
+    """The kind of an error and the first line of what it says."""
+    said = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {said[0]}" if said else type(error).__name__

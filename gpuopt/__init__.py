@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 _MODULES = ("arrays", "backends", "optim")
-_OPTIMIZERS = ("SGD", "Adagrad", "Adam", "AdamW", "RMSprop")
+_FOR_TORCH = ("SGD", "Adagrad", "Adam", "AdamW", "GradScaler", "RMSprop")
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop", "arrays", "backends", "optim"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "GradScaler", "RMSprop", "arrays", "backends", "optim"]
 
 try:
     __version__ = version("gpuopt")
@@ -25,7 +25,7 @@ except PackageNotFoundError:  # a checkout that is not installed
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"gpuopt.{name}")
-    if name in _OPTIMIZERS:
+    if name in _FOR_TORCH:
         return getattr(import_module("gpuopt.optim"), name)
     raise AttributeError(f"module 'gpuopt' has no attribute {name!r}")
 

@@ -98,18 +98,17 @@ class Plans:
             if was is None or not memory.lies_like(was):
                 return False
             addresses.append(memory.address)
-        self.move_grads_to(addresses, grads)
+        self.move_grads_to(np.array(addresses, dtype=np.int64), grads)
         return True
 
-    def move_grads_to(self, addresses: Sequence[int], grads: Sequence[Any]) -> None:
+    def move_grads_to(self, addresses: np.ndarray[Any, Any], grads: Sequence[Any]) -> None:
         """As :meth:`move_grads`, for gradients that are known to lie like those before, at ``addresses``."""
-        moved = np.array(addresses, dtype=np.int64)
         extents = self._extents.copy()
-        extents[:, GRAD] += (moved - self._grad_addresses).reshape(-1, 1)
+        extents[:, GRAD] += (addresses - self._grad_addresses).reshape(-1, 1)
         self._check_no_overlap(extents, moved=(GRAD,))
-        self._grad_addresses, self._extents = moved, extents
+        self._grad_addresses, self._extents = addresses, extents
         for launch, members in zip(self.launches, self._members, strict=True):
-            launch.move_grads([grads[index] for index in members], moved[members])
+            launch.move_grads([grads[index] for index in members], addresses[members])
 
     @property
     def packs_grads(self) -> bool:

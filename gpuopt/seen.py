@@ -15,6 +15,11 @@ class Seen:
         self._dead: list[ref[Any]] = []
         self._references = [ref(each, self._dead.append) for each in objects]
 
+    @property
+    def all_alive(self) -> bool:
+        """Whether none of them has died."""
+        return not self._dead
+
     def same(self, objects: Sequence[Any]) -> bool:
         """Whether these are the very objects that were seen."""
-        return not self._dead and list(map(id, objects)) == self._identities
+        return self.all_alive and list(map(id, objects)) == self._identities

@@ -38,7 +38,7 @@ class Table:
         tile: int,
         numels: Sequence[int],
         addresses: Sequence[Sequence[int]],
-        hyper_rows: Sequence[int] | None = None,
+        hyper_rows: Sequence[int] | np.ndarray[Any, Any] | None = None,
         device: int | None = None,
     ) -> None:
         self.variant = variant

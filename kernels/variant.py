@@ -90,9 +90,10 @@ class Variant:
             raise ValueError(f"a hyper row of {self.rule.name} is {self.hyper_fields}, but got shape {exact.shape}")
         with np.errstate(over="ignore"):
             rounded = exact.astype(self.compute)
-        for row, column in np.argwhere(np.isinf(rounded) & np.isfinite(exact)):
-            field, value = self.hyper_fields[column], exact[row, column]
-            raise ValueError(f"{field} must be within the range of {self.compute}, but is {value}")
+        if not np.isfinite(rounded).all():
+            for row, column in np.argwhere(np.isinf(rounded) & np.isfinite(exact)):
+                field, value = self.hyper_fields[column], exact[row, column]
+                raise ValueError(f"{field} must be within the range of {self.compute}, but is {value}")
         return rounded
 
     def __str__(self) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit.tensors import Tensors
 from kit.tolerances import ACCURACY
-from kit.variants import hyper_fields
 
 from gpuopt.kernels.drivers import numpy as driver
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import hyper_fields
 
 STEPS = 1000
 NUMEL = 2000

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 from kit import host_cuda
-from kit.tensors import Tensors, assert_same_bits
-from kit.variants import edge_hyper_rows, hyper_rows, variants
+from kit.same import assert_same_bits
 
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.kernels.drivers import numba as numba_driver
@@ -24,6 +23,8 @@ from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import edge_hyper_rows, hyper_rows, variants
 
 FORMS = {
     "numba": numba_driver.run,

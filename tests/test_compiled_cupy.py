@@ -22,13 +22,14 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from kit import sass
-from kit.ahead import ARCHS, compile_cupy
-from kit.variants import variants
 
+from gpuopt.bench.code import sass
+from gpuopt.bench.code.ahead import compile_cupy
+from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import cupy as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.variants import variants
 
 REGISTERS = {
     ("table", "float32"): (32, 56, 64, 72, 72, 88),

@@ -13,10 +13,11 @@ The kernels that add squares, end the norm and follow a schedule, with the optio
 from __future__ import annotations
 
 import pytest
-from kit import sass
-from kit.ahead import ARCHS, Compiled, compile_advance, compile_clip, compile_square
 from kit.squares import of_format
 
+from gpuopt.bench.code import sass
+from gpuopt.bench.code.ahead import Compiled, compile_advance, compile_clip, compile_square
+from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers import triton_norm
 from gpuopt.kernels.formats import FORMATS, Format

@@ -27,17 +27,18 @@ import numpy as np
 import pytest
 import torch
 import triton
-from kit import sass
-from kit.ahead import ARCHS, compile_triton
-from kit.variants import hyper_fields, variants
 from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
+from gpuopt.bench.code import sass
+from gpuopt.bench.code.ahead import compile_triton
+from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.variants import hyper_fields, variants
 
 THREADS = 32 * driver.OPTIONS["num_warps"]
 

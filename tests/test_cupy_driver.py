@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from kit.variants import hyper_rows
 
 from gpuopt.kernels import drivers
 from gpuopt.kernels.drivers import cupy as driver
@@ -25,6 +24,7 @@ from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.variants import hyper_rows
 
 VARIANT = Variant(RULES["sgd"], (FORMATS["bf16"], FORMATS["fp32"], FORMATS["fp16"]))
 ZEROED = replace(VARIANT, zero_grads=True)

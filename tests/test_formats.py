@@ -15,11 +15,12 @@ import numba
 import numpy as np
 import pytest
 from kit import host_cuda
-from kit.tensors import Array, different, stored
 from numba.extending import register_jitable
 
 from gpuopt.kernels.drivers import numba as _  # noqa: F401 (it teaches Numba to compile select)
 from gpuopt.kernels.formats import BY_DTYPE, FORMATS, Format
+from gpuopt.verify.compare import different
+from gpuopt.verify.drawing import Array, stored
 
 REFERENCE = {"bf16": np.dtype(ml_dtypes.bfloat16), "fp16": np.dtype(np.float16)}
 """The narrow formats, and who knows them."""

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import torch
 from kit.squares import BAD, assert_close, assert_shows, of_format
-from kit.tensors import Tensors
 
 from gpuopt.kernels.drivers import numba as numba_driver
 from gpuopt.kernels.drivers import numpy as numpy_driver
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.gradnorm import clip_factor, norm_of
+from gpuopt.verify.tensors import Tensors
 
 DRIVERS = {"numpy": numpy_driver, "numba": numba_driver}
 

@@ -2,7 +2,8 @@
 
 1. A second process reads what the first compiled.
 2. Code whose source has changed, in whatever file of kernels/, is compiled anew.
-3. Where no folder of Numba's is writable it is the temporary one; where that is not either, a warning says so.
+3. Each variant has an index of its own: processes that compile different ones at once never write the same file.
+4. Where no folder of Numba's is writable it is the temporary one; where that is not either, a warning says so.
 """
 
 from __future__ import annotations
@@ -46,6 +47,17 @@ def test_a_second_process_reads_what_the_first_compiled(tmp_path):
     assert hits_and_misses(tmp_path, "driver._fingerprint = lambda: 'another source'") == (0, 1)
 
 
+def test_each_variant_has_an_index_of_its_own(tmp_path):
+    hits_and_misses(tmp_path)
+    hits_and_misses(
+        tmp_path,
+        "gpuopt.arrays.step('sgd', [np.ones(3, 'f')], [np.ones(3, 'f')], {}, (0.5, 0, 0, 0, 0))\nfound.clear()",
+    )
+    indices = list(tmp_path.rglob("*.nbi"))
+    assert len(indices) == 2
+    assert len({path.name.split("-")[0] for path in indices}) == 2
+
+
 def test_the_fingerprint_covers_every_source(tmp_path, monkeypatch):
     (tmp_path / "drivers").mkdir()
     (tmp_path / "rules").mkdir()
@@ -73,7 +85,7 @@ class Dispatcher:
 def test_the_temporary_folder_is_the_fallback():
     before = numba.config.CACHE_DIR
     dispatcher = Dispatcher(lambda folder: folder.startswith(tempfile.gettempdir()))
-    driver._cache_on_disk(dispatcher)
+    driver.cache_on_disk(dispatcher)
     assert dispatcher.folder.startswith(os.path.join(tempfile.gettempdir(), "gpuopt-"))
     assert before == numba.config.CACHE_DIR
 
@@ -89,4 +101,4 @@ def test_a_temporary_folder_that_others_can_write_is_not_trusted(tmp_path, monke
 
 def test_nowhere_to_cache_is_said():
     with pytest.warns(UserWarning, match="set NUMBA_CACHE_DIR to one that is"):
-        driver._cache_on_disk(Dispatcher(lambda folder: False))
+        driver.cache_on_disk(Dispatcher(lambda folder: False))

@@ -24,6 +24,7 @@ from kit.pairs import Pair, drawn, set_grads
 from torch.optim import lr_scheduler
 
 import gpuopt
+from gpuopt.optim import layouts
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "Adam": {"lr": 0.01, "amsgrad": True},
@@ -34,6 +35,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 each_class = pytest.mark.parametrize("name", OPTIONS)
+
+
+each_way_of_asking = pytest.mark.parametrize("asked", ["by C", "by Python"], indirect=True)
+
+
+@pytest.fixture
+def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How tensors are asked where they are: as without Numba, or as with it."""
+    if request.param == "by Python":
+        monkeypatch.setattr(layouts, "c_interface", lambda: None)
+    else:
+        assert layouts.c_interface() is not None
 
 
 def three() -> list[torch.nn.Parameter]:
@@ -200,8 +213,9 @@ def test_before_the_first_step_there_is_no_state(name: str) -> None:
     assert optimizer.state_dict()["state"] == {}
 
 
+@each_way_of_asking
 @each_class
-def test_frozen_parameters(name: str) -> None:
+def test_frozen_parameters(asked: None, name: str) -> None:
     pair = pair_of(name)
     for seed in range(4):
         for params, _ in pair.both():
@@ -214,6 +228,28 @@ def test_frozen_parameters(name: str) -> None:
     pair.assert_close()
 
 
+@each_way_of_asking
+@pytest.mark.parametrize("swapped", [False, True])
+def test_modules_converted_between_steps(asked: None, swapped: bool) -> None:
+    """Also where PyTorch swaps the parameters themselves, which it refuses if anything else holds them."""
+    torch.manual_seed(0)
+    ours, grad = torch.nn.Linear(3, 2), torch.ones(2, 3, dtype=torch.float64)
+    theirs = copy.deepcopy(ours)
+    flag = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(swapped)
+    try:
+        for module, library in ((ours, gpuopt), (theirs, torch.optim)):
+            optimizer = library.SGD([module.weight], lr=0.5)
+            for dtype in (torch.float32, torch.float64, torch.float32):
+                module.zero_grad()
+                module.to(dtype)
+                module.weight.grad = grad.to(dtype)
+                optimizer.step()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(flag)
+    assert torch.equal(ours.weight, theirs.weight)
+
+
 REPLACED: dict[str, Callable[[torch.nn.Parameter], None]] = {
     "by a copy": lambda p: setattr(p, "data", p.data.clone()),
     "by a view": lambda p: setattr(p, "data", torch.stack([p.data, p.data])[1]),
@@ -224,8 +260,9 @@ REPLACED: dict[str, Callable[[torch.nn.Parameter], None]] = {
 }
 
 
+@each_way_of_asking
 @pytest.mark.parametrize("how", REPLACED)
-def test_parameters_replaced(how: str) -> None:
+def test_parameters_replaced(asked: None, how: str) -> None:
     """Without state, which would not fit; and gradients are new, as torch demands."""
     pair = pair_of("SGD", lambda: [torch.nn.Parameter(drawn(torch.empty(4, 4), 0))], momentum=0.0, dampening=0.0)
     pair.step(0)
@@ -242,8 +279,9 @@ def test_parameters_replaced(how: str) -> None:
         assert torch.equal(beyond, before)
 
 
+@each_way_of_asking
 @pytest.mark.parametrize("how", ["by its transpose", "by a copy", "by a view", "in place"])
-def test_parameters_replaced_under_their_gradients(how: str) -> None:
+def test_parameters_replaced_under_their_gradients(asked: None, how: str) -> None:
     pair = pair_of("SGD", lambda: [torch.nn.Parameter(drawn(torch.empty(4, 4), 0))], momentum=0.0, dampening=0.0)
     set_grads(pair.ours, 0)
     for _ in range(3):
@@ -253,8 +291,9 @@ def test_parameters_replaced_under_their_gradients(how: str) -> None:
     pair.assert_close()
 
 
+@each_way_of_asking
 @each_class
-def test_parameters_with_state_replaced(name: str) -> None:
+def test_parameters_with_state_replaced(asked: None, name: str) -> None:
     pair = pair_of(name)
     for seed in range(4):
         pair.step(seed)
@@ -271,9 +310,10 @@ STATE_CHANGES: dict[str, Callable[[dict[str, torch.Tensor], str], None]] = {
 }
 
 
+@each_way_of_asking
 @pytest.mark.parametrize("how", STATE_CHANGES)
 @each_class
-def test_state_changed(name: str, how: str) -> None:
+def test_state_changed(asked: None, name: str, how: str) -> None:
     pair = pair_of(name)
     for seed in range(4):
         pair.step(seed)
@@ -287,8 +327,9 @@ def test_state_changed(name: str, how: str) -> None:
     pair.assert_close()
 
 
+@each_way_of_asking
 @each_class
-def test_the_whole_state_of_a_parameter_replaced(name: str) -> None:
+def test_the_whole_state_of_a_parameter_replaced(asked: None, name: str) -> None:
     pair = pair_of(name)
     pair.step(0)
     pair.step(1)
@@ -312,9 +353,10 @@ GRADS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+@each_way_of_asking
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
 @each_class
-def test_gradients_of_other_strides(name: str, channels_last: bool) -> None:
+def test_gradients_of_other_strides(asked: None, name: str, channels_last: bool) -> None:
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def make() -> list[torch.nn.Parameter]:
@@ -329,8 +371,9 @@ def test_gradients_of_other_strides(name: str, channels_last: bool) -> None:
         assert not entry.dim() or entry.stride() == pair.ours[0].stride()
 
 
+@each_way_of_asking
 @each_class
-def test_gradients_moved_at_every_step(name: str) -> None:
+def test_gradients_moved_at_every_step(asked: None, name: str) -> None:
     pair = pair_of(name)
     kept = []
     for seed in range(5):
@@ -358,8 +401,9 @@ def odd() -> list[torch.nn.Parameter]:
     ]
 
 
+@each_way_of_asking
 @each_class
-def test_odd_tensors(name: str) -> None:
+def test_odd_tensors(asked: None, name: str) -> None:
     pair = pair_of(name, odd)
     for seed in range(4):
         set_grads(pair.ours, seed)
@@ -542,8 +586,9 @@ def test_it_is_an_optimizer_of_torch(name: str) -> None:
     assert repr(optimizer).startswith(f"{name} (\nParameter Group 0\n")
 
 
-def test_the_same_memory_seen_otherwise() -> None:
-    """A gradient of the same address and dtype, but negated or transposed, is another."""
+@each_way_of_asking
+def test_the_same_memory_seen_otherwise(asked: None) -> None:
+    """A gradient of the same address and dtype, but transposed, is another."""
     grad = drawn(torch.empty(4, 4), 1)
     param = torch.nn.Parameter(torch.zeros(4, 4))
     optimizer = gpuopt.SGD([param], lr=1.0)
@@ -553,6 +598,30 @@ def test_the_same_memory_seen_otherwise() -> None:
     grad.data = grad.data.t()
     optimizer.step()
     torch.testing.assert_close(param.detach(), -3 * grad.t() - grad)
+
+
+@each_way_of_asking
+def test_the_same_memory_of_another_dtype(asked: None) -> None:
+    grad = torch.ones(4, dtype=torch.float16)
+    param = torch.nn.Parameter(torch.zeros(4, dtype=torch.float16))
+    optimizer = gpuopt.SGD([param], lr=1.0)
+    for _ in range(3):
+        param.grad = grad
+        optimizer.step()
+    grad.data = grad.data.view(torch.bfloat16)
+    optimizer.step()
+    assert torch.equal(param, -3 - torch.ones(4, dtype=torch.float16).view(torch.bfloat16).half())
+
+
+@each_way_of_asking
+@pytest.mark.parametrize("steps", [1, 3])
+def test_the_same_memory_negated(asked: None, steps: int) -> None:
+    grad = drawn(torch.empty(4, 4), 1)
+    param = torch.nn.Parameter(torch.zeros(4, 4))
+    optimizer = gpuopt.SGD([param], lr=1.0)
+    for _ in range(steps):
+        param.grad = grad
+        optimizer.step()
     param.grad = torch._neg_view(grad)
     with pytest.raises(ValueError, match="grad 0 of group 0 must not be a view that negates"):
         optimizer.step()

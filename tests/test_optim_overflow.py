@@ -1,4 +1,4 @@
-"""Overflow under ``torch.amp.GradScaler``: for every class, at the first step and later, in one group of two.
+"""Overflow under both ``GradScaler``, torch's and gpuopt's: every class, at the first step and later, in one group.
 
 1. Where a gradient is infinite or undefined, parameters, state, averages, originals and step counts keep their bits.
 2. Training around it comes to what it comes to by torch.optim under the same scaler, fused and not, and so does the
@@ -6,6 +6,8 @@
    gradients, and with every extra.
 3. Gradients keep their bits, or are set to zero where that is asked for and the step is not skipped.
 4. A first step that is skipped is not the first: the next has no dampening.
+5. ``gpuopt.GradScaler`` comes to the same without torch's pass over the gradients, for gpuopt's optimizers; float64
+   whose squares overflow do not count as infinite. Others, and what ``unscale_`` has seen, it leaves to torch.
 
 ``tests/interpreted/test_optim_overflow.py`` demands the same where only the device knows of the overflow.
 """
@@ -34,6 +36,57 @@ def test_nothing_changes_and_training_goes_on_as_by_torch(case, overflow, mode):
 @pytest.mark.parametrize("case", ["AdamW", "SGD-dampening"])
 def test_extras(case, extra, overflow, mode):
     assert_as_by_torch(case, OVERFLOWS[overflow], MODES[mode], ["for-loop"], backend="numpy", **EXTRAS[extra])
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("case", CASES)
+def test_the_scaler_of_gpuopt(case, overflow, mode):
+    assert_as_by_torch(case, OVERFLOWS[overflow], MODES[mode], ["for-loop"], gpuopt.GradScaler)
+
+
+@pytest.mark.parametrize("mode", ["step", "clip"])
+@pytest.mark.parametrize("overflow", OVERFLOWS)
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_extras_under_the_scaler_of_gpuopt(extra, overflow, mode):
+    made = {"backend": "numpy", **EXTRAS[extra]}
+    assert_as_by_torch("AdamW", OVERFLOWS[overflow], MODES[mode], ["for-loop"], gpuopt.GradScaler, **made)
+
+
+@pytest.mark.parametrize(
+    ("library", "unscales", "passes"),
+    [(gpuopt, False, 0), (gpuopt, True, 1), (torch.optim, False, 1), (torch.optim, True, 1)],
+    ids=["gpuopt", "gpuopt-unscale", "torch", "torch-unscale"],
+)
+def test_the_scaler_of_gpuopt_spares_a_pass(library, unscales, passes, monkeypatch):
+    original, count = torch._amp_foreach_non_finite_check_and_unscale_, 0
+
+    def counting(*arguments):
+        nonlocal count
+        count += 1
+        return original(*arguments)
+
+    monkeypatch.setattr(torch, "_amp_foreach_non_finite_check_and_unscale_", counting)
+    param, scaler = torch.nn.Parameter(torch.ones(3)), new_scaler(gpuopt.GradScaler)
+    optimizer = library.SGD([param], lr=0.5)
+    scaler.scale(param.sum()).backward()
+    if unscales:
+        scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    scaler.update()
+    assert (param.tolist(), count) == ([0.5] * 3, passes)
+
+
+@pytest.mark.parametrize("huge", [1e200, float("inf"), float("nan")])
+def test_squares_of_float64_that_overflow(huge):
+    param, scaler = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64)), new_scaler(gpuopt.GradScaler)
+    optimizer = gpuopt.SGD([param, torch.nn.Parameter(torch.zeros(2))], lr=1.0)
+    scaler.scale(torch.zeros(()))
+    param.grad = torch.tensor([64.0, huge], dtype=torch.float64)
+    scaler.step(optimizer)
+    scaler.update()
+    assert param.tolist() == ([-1.0, -huge / 64] if huge == 1e200 else [0.0, 0.0])
+    assert scaler.get_scale() == (64.0 if huge == 1e200 else 32.0)
 
 
 def test_no_overflow():
@@ -69,10 +122,17 @@ def test_an_overflow_is_no_error_of_the_norm(unscales):
     assert optimizer.last_grad_norm.item() == pytest.approx(3**0.5)
 
 
-@pytest.mark.parametrize("library", [torch.optim, gpuopt])
-def test_one_of_two_optimizers_has_no_gradient(library):
+each_pair = pytest.mark.parametrize(
+    ("library", "kind"),
+    [(torch.optim, torch.amp.GradScaler), (gpuopt, torch.amp.GradScaler), (gpuopt, gpuopt.GradScaler)],
+    ids=["torch", "gpuopt", "gpuopt-scaler"],
+)
+
+
+@each_pair
+def test_one_of_two_optimizers_has_no_gradient(library, kind):
     """Then the scaler has found no infinity in it, nor the contrary."""
-    one, other, scaler = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3)), new_scaler()
+    one, other, scaler = torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3)), new_scaler(kind)
     optimizers = [library.SGD([param], lr=0.5, fused=True) for param in (one, other)]
     scaler.scale(one.sum()).backward()
     for optimizer in optimizers:
@@ -81,9 +141,18 @@ def test_one_of_two_optimizers_has_no_gradient(library):
     assert (one.tolist(), other.tolist()) == ([0.5] * 3, [1.0] * 3)
 
 
-@pytest.mark.parametrize("library", [torch.optim, gpuopt])
-def test_a_scale_of_the_optimizer_itself_multiplies(library):
-    param, scaler = torch.nn.Parameter(torch.ones(3)), new_scaler()
+@each_pair
+def test_no_gradient_at_all(library, kind):
+    param, scaler = torch.nn.Parameter(torch.ones(3)), new_scaler(kind)
+    scaler.scale(torch.ones(()))
+    scaler.step(library.SGD([param], lr=0.5, fused=True))
+    with pytest.raises(AssertionError, match="No inf checks were recorded prior to update"):
+        scaler.update()
+
+
+@each_pair
+def test_a_scale_of_the_optimizer_itself_multiplies(library, kind):
+    param, scaler = torch.nn.Parameter(torch.ones(3)), new_scaler(kind)
     optimizer = library.SGD([param], lr=0.5, fused=True)
     optimizer.grad_scale = torch.tensor(4.0)
     scaler.scale(4 * param.sum()).backward()

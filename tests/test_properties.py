@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kit import host_cuda
-from kit.tensors import Tensors, assert_guarded, assert_same_bits, bits
-from kit.variants import hyper_rows, with_epilogue
+from kit.same import assert_guarded, assert_same_bits
 
 from gpuopt.kernels.drivers import numba as numba_driver
 from gpuopt.kernels.drivers import numpy as numpy_driver
@@ -24,6 +23,9 @@ from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, NUMEL, POINTERS
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.drawing import bits
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import hyper_rows, with_epilogue
 
 RUNS = {
     "numpy": numpy_driver.run,

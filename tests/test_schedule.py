@@ -13,11 +13,11 @@ from decimal import Decimal, localcontext
 
 import pytest
 from kit.schedules import SWITCHES, setting_rows
-from kit.variants import variants
 
 from gpuopt.kernels.power import BITS, power
 from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.schedule import Common, row_at
+from gpuopt.verify.variants import variants
 
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 

@@ -17,22 +17,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from kit import host_cuda
-from kit.given import COMBINATIONS, EDGES, FOUND, VARIANTS, Given, assert_same_step, assert_untouched
-from kit.tensors import Tensors, assert_same_bits, stored
-from kit.variants import edge_hyper_rows, hyper_fields, with_epilogue
+from kit.given import assert_same_step, assert_untouched
+from kit.same import assert_same_bits
 
 from gpuopt.kernels.drivers import numba as numba_driver
 from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.drawing import stored
+from gpuopt.verify.given import COMBINATIONS, EDGES, FOUND, SIGNALLED, Given
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import edge_hyper_rows, hyper_fields, with_epilogue
 
 FORMS = {"numba": numba_driver.run, "cuda table": host_cuda.run_table}
 
 TILE = 64
 NUMELS = [0, 1, 9, TILE - 1, 2 * TILE + 5]
 
-each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+each_variant = pytest.mark.parametrize("variant", SIGNALLED, ids=str)
 each_form = pytest.mark.parametrize("form", FORMS)
 
 

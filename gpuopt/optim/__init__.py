@@ -9,6 +9,7 @@ What can also be done while the tensors pass by is asked for by the keywords of 
 from gpuopt.optim.adagrad import Adagrad
 from gpuopt.optim.adam import Adam, AdamW
 from gpuopt.optim.rmsprop import RMSprop
+from gpuopt.optim.scaler import GradScaler
 from gpuopt.optim.sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "GradScaler", "RMSprop"]

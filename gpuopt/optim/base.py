@@ -13,11 +13,11 @@ from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
 from gpuopt.memory import memory_of
 from gpuopt.optim import checkpoint
-from gpuopt.optim.clipping import clip
+from gpuopt.optim.clipping import clip, find_inf, sum_squares
 from gpuopt.optim.device_step import DeviceStep, Member
 from gpuopt.optim.extras import DEFAULTS, Extras, check
 from gpuopt.optim.kept import Kept
-from gpuopt.optim.param_state import EMA, MASTER, STEP, Wanted, real, state_of, step_of
+from gpuopt.optim.param_state import EMA, MASTER, STEP, Wanted, real, resolve_grads, state_of, step_of
 
 Group = dict[str, Any]
 
@@ -52,6 +52,7 @@ class Fused(torch.optim.Optimizer):
     _is_averaged: bool = False
     _scheduled: bool = False
     _checked: list[Any] | None = None
+    _to_find_inf: torch.Tensor | None = None
 
     @contextmanager
     def _constructing(self, extras: Extras, **defaults: Any) -> Iterator[None]:
@@ -111,6 +112,11 @@ class Fused(torch.optim.Optimizer):
             _assign(originals)
             self._is_averaged = False
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's."""
+        with checkpoint.plain_state(self):
+            return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but state keeps its dtype: it is only moved to its parameter's device."""
         with checkpoint.dtypes_kept(self):
@@ -132,6 +138,19 @@ class Fused(torch.optim.Optimizer):
             for name, value in self.defaults.items():  # some of which torch's checkpoints have not
                 group.setdefault(name, value)
         self._kept = None
+
+    def has_grads(self) -> bool:
+        """Whether a parameter has a gradient."""
+        return any(param.grad is not None for param in self._params())
+
+    def will_find_inf(self, device: torch.device) -> torch.Tensor:
+        """Has the next step find out whether a gradient is not finite, and then do nothing.
+
+        Returns:
+            A tensor of no dimension on ``device``, which that step sets to 1 if it finds one, else to 0.
+        """
+        self._to_find_inf = torch.zeros((), device=device)
+        return self._to_find_inf
 
     def _options(self, group: Group) -> tuple[str, ...]:
         """The optional slots of the rule that a group asks for."""
@@ -174,37 +193,55 @@ class Fused(torch.optim.Optimizer):
     def _step(self) -> None:
         capturing = self._is_captured()
         self._check_extras()
-        grad_scale, found_inf = getattr(self, "grad_scale", None), getattr(self, "found_inf", None)
+        to_find_inf, self._to_find_inf = self._to_find_inf, None
+        grad_scale = getattr(self, "grad_scale", None)
+        found_inf = getattr(self, "found_inf", None) if to_find_inf is None else to_find_inf
         rows = [self._row(group) for group in self.param_groups]
         self._schedule_if_needed(chain.from_iterable(rows), found_inf)
-        params, grads, ends = self._with_gradient()
-        if not params:  # here GradScaler's found_inf is no tensor
-            return
-        if found_inf is not None and not self._scheduled and found_inf.item() != 0:
-            if self.zero_grads:
-                torch._foreach_zero_(grads)
+        if to_find_inf is None and self._skips(found_inf):
             return
         kept, self._kept = self._kept, None  # until all is well again
-        still_holds = kept is not None and kept.fits(params, ends, self._key(), self.state) and kept.take(grads)
+        still_holds = kept is not None and kept.fits(self.param_groups, self._key(), self.state) and kept.take_grads()
         if kept is None or not still_holds:
+            if not self.has_grads():
+                self._kept = kept
+                return
             if capturing:
                 raise RuntimeError(
                     "a CUDA graph can capture step() only after one outside of the graph, with gradients for the same "
                     "parameters and of the same strides"
                 )
-            kept = self._plan(ends, rows)
+            kept = self._plan(rows)
         if capturing and kept not in self._captured:
             self._captured = (*self._captured, kept)
         for device_step in kept.device_steps:
             device_step.place(rows, grad_scale, found_inf, clipped=self.max_grad_norm is not None)
-        if self.max_grad_norm is not None:
-            self.last_grad_norm = clip(kept.device_steps, self.max_grad_norm, self.error_if_nonfinite)
+        if to_find_inf is not None or self.max_grad_norm is not None:
+            sums = sum_squares(kept.device_steps)
+            if to_find_inf is not None:
+                find_inf(kept.device_steps, sums, kept.grads(), to_find_inf)
+            if self.max_grad_norm is not None:
+                self.last_grad_norm = clip(kept.device_steps, sums, self.max_grad_norm, self.error_if_nonfinite)
+        if to_find_inf is not None and self._skips(to_find_inf):
+            self._kept = kept if still_holds else None
+            return
         if not still_holds:
             kept.keep_state()
         for device_step in kept.device_steps:
             device_step.step()
-        torch.autograd.graph.increment_version([*params, *grads] if self.zero_grads else params)
+        torch.autograd.graph.increment_version(kept.params)
+        if self.zero_grads:
+            torch.autograd.graph.increment_version(kept.grads())
         self._kept = kept
+
+    def _skips(self, found_inf: Any) -> bool:
+        """Whether the host sees that a step must do nothing, except to zero gradients that are to be zeroed."""
+        # Where no parameter has a gradient GradScaler's found_inf is no tensor.
+        if self._scheduled or not isinstance(found_inf, torch.Tensor) or found_inf.item() == 0:
+            return False
+        if self.zero_grads:
+            torch._foreach_zero_([param.grad for param in self._params() if param.grad is not None])
+        return True
 
     def _is_captured(self) -> bool:
         """Whether a CUDA graph captures this step, which must be one that can be."""
@@ -219,25 +256,7 @@ class Fused(torch.optim.Optimizer):
             raise RuntimeError("error_if_nonfinite makes the host wait, which a CUDA graph cannot capture")
         return True
 
-    def _with_gradient(self) -> tuple[list[torch.Tensor], list[torch.Tensor], list[int]]:
-        """Parameters that have a gradient, their gradients, and how many come before the end of each group."""
-        params: list[torch.Tensor] = []
-        grads: list[torch.Tensor] = []
-        ends: list[int] = []
-        for group in self.param_groups:
-            for param in group["params"]:
-                grad = param.grad
-                if grad is not None:
-                    params.append(param)
-                    grads.append(grad)
-            ends.append(len(params))
-        if self.zero_grads and any(map(torch.is_conj, grads)):  # of which the zeros would go into a copy
-            for param in params:
-                param.grad = param.grad.resolve_conj()  # type: ignore[union-attr]
-            grads = [param.grad for param in params]  # type: ignore[misc]
-        return params, grads, ends
-
-    def _schedule_if_needed(self, settings: Iterable[Any], found_inf: torch.Tensor | None) -> None:
+    def _schedule_if_needed(self, settings: Iterable[Any], found_inf: Any) -> None:
         """Has step counts live on the devices from now on where the host cannot know them, or a setting."""
         if not self._scheduled:
             on_gpu = (isinstance(value, torch.Tensor) and value.is_cuda for value in (*settings, found_inf))
@@ -269,9 +288,11 @@ class Fused(torch.optim.Optimizer):
         )
         return (*common, *self._settings(group))
 
-    def _plan(self, ends: list[int], rows: list[tuple[Any, ...]]) -> Kept:
+    def _plan(self, rows: list[tuple[Any, ...]]) -> Kept:
         """Checks everything, makes the state that is missing, and plans a step for each device."""
         self._check_groups()
+        if self.zero_grads:
+            resolve_grads(self._params())
         members = [
             self._member(group, at, param)
             for group, settings in enumerate(self.param_groups)
@@ -295,7 +316,7 @@ class Fused(torch.optim.Optimizer):
         ]
         for device_step in device_steps:
             device_step.prepare(rows)
-        return Kept(members, device_steps, ends, self._key(), self.state)
+        return Kept(members, device_steps, self.param_groups, self._key(), self.state, self.zero_grads)
 
     def _member(self, index: int, at: int, param: torch.Tensor) -> Member:
         """A parameter with its gradient, and its state, which is made if need be but not yet kept."""

@@ -1,4 +1,7 @@
-"""State dicts that are loaded as they are: ``torch.optim`` casts all state but ``step`` to its parameter's dtype."""
+"""State dicts that are as torch's, and are loaded as they are.
+
+``torch.optim`` casts all state but ``step`` to its parameter's dtype.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any
 
 import torch
 
+from gpuopt.optim.entries import Entries
 from gpuopt.optim.param_state import STEP
 
 
@@ -53,6 +57,24 @@ def dtypes_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         for handle in handles:
             handle.remove()
         unbox(optimizer)  # should torch have failed midway
+
+
+@contextmanager
+def plain_state(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """In this context ``optimizer.state_dict`` has plain dicts, before its post-hooks, for who loads it elsewhere."""
+
+    def as_plain(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        state = state_dict["state"].items()
+        return {
+            **state_dict,
+            "state": {key: dict(entries) if isinstance(entries, Entries) else entries for key, entries in state},
+        }
+
+    handle = optimizer.register_state_dict_post_hook(as_plain, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _is_boxed(name: str, value: Any) -> bool:

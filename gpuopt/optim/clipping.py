@@ -1,4 +1,4 @@
-"""Clipping by the global norm of the gradients of all devices."""
+"""The one pass over gradients before a step: is one of them not finite, and what clips their global norm."""
 
 from __future__ import annotations
 
@@ -15,7 +15,32 @@ from gpuopt.optim.device_step import DeviceStep, Outcome
 _CPU = torch.device("cpu")
 
 
-def clip(steps: Sequence[DeviceStep], max_norm: float, error_if_nonfinite: bool) -> torch.Tensor:
+Sums = list[torch.Tensor]
+"""Sums of squares of gradients, float64, where they were read: their sum is that of all squares."""
+
+
+def sum_squares(steps: Sequence[DeviceStep]) -> Sums:
+    """The sums of all steps, once they are placed."""
+    parts = [part for step in steps for part in step.sum_squares()]
+    return [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
+
+
+def find_inf(steps: Sequence[DeviceStep], sums: Sums, grads: list[torch.Tensor], found_inf: torch.Tensor) -> None:
+    """Sets ``found_inf`` to 1 if a gradient is not finite, also where steps have a copy of it; else leaves it 0.
+
+    Squares of float64 can overflow where a gradient does not, so of these the largest tells.
+    """
+    wide = [grad for grad in grads if grad.dtype in (torch.float64, torch.complex128)]
+    numbers = [part.sum() for part in sums] if not wide else torch._foreach_norm(grads, float("inf"))
+    for number in numbers:
+        found_inf += (~torch.isfinite(number)).to(found_inf)
+    found_inf.clamp_(max=1)
+    for step in steps:
+        if step.found_inf is not found_inf and step.found_inf is not None:
+            step.found_inf.copy_(found_inf, non_blocking=True)
+
+
+def clip(steps: Sequence[DeviceStep], sums: Sums, max_norm: float, error_if_nonfinite: bool) -> torch.Tensor:
     """Fills the outcome of every step, once they are placed.
 
     The norm is ended where the first step is, without the host waiting, if all are on GPUs; else on the host.
@@ -27,8 +52,6 @@ def clip(steps: Sequence[DeviceStep], max_norm: float, error_if_nonfinite: bool)
         RuntimeError: It is not finite, ``error_if_nonfinite``, and the steps would not be skipped anyway.
     """
     first = steps[0]
-    parts = [part for step in steps for part in step.sum_squares()]
-    sums = [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
     is_on_device = all(step.driver.SCHEDULES for step in steps)
     outcome = _on_device(first, sums, max_norm) if is_on_device else _on_host(first, sums, max_norm)
     for step in steps:

@@ -126,10 +126,10 @@ class DeviceStep:
             if torch.get_num_threads() != threads:  # Numba sets it for its own as these start, if both are OpenMP's
                 torch.set_num_threads(threads)
 
-    def move_grads(self, addresses: Sequence[int], grads: Sequence[torch.Tensor]) -> None:
+    def move_grads(self, addresses: Sequence[int] | np.ndarray[Any, Any], grads: Sequence[torch.Tensor]) -> None:
         """Takes gradients at new addresses, of all that are stepped, in the layout of those before."""
         self._views = [grads[index] for index in self._indices]
-        self.plans.move_grads_to([addresses[index] for index in self._indices], self._views)
+        self.plans.move_grads_to(np.asarray(addresses, dtype=np.int64)[self._indices], self._views)
 
     def place(
         self,

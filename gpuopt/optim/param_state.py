@@ -66,6 +66,13 @@ def real(tensor: torch.Tensor) -> torch.Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
+def resolve_grads(params: Iterable[torch.Tensor]) -> None:
+    """Puts what they show in the place of gradients that are views that conjugate, so that it can be written."""
+    for param in params:
+        if param.grad is not None and param.grad.is_conj():
+            param.grad = param.grad.resolve_conj()
+
+
 def step_of(state: Mapping[str, Any], slots: Iterable[str]) -> Any:
     """The step count in a state, a number or a tensor; where there is none, whether there has been a step."""
     if STEP in state:

@@ -39,6 +39,9 @@ TILE = 1 << 15
 DEVICE = "cpu"
 SCHEDULES = False
 
+_NEUTRAL = np.array(Prologue())
+"""A prologue that changes nothing."""
+
 _ONE_AT_A_TIME = Lock()
 """Numba's workqueue threads, its last resort, abort the process when two threads call them at once."""
 
@@ -73,7 +76,7 @@ def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int
         zero_grads(table)
         return
     hyper = signals.scaled(hyper)
-    neutral = bool((hyper[:, : len(Prologue._fields)] == Prologue()).all())
+    neutral = bool((hyper[:, : len(_NEUTRAL)] == _NEUTRAL).all())
     compiled_step = compiled(table.variant, neutral)
     with threads_for(table):
         compiled_step(table.rows, table.tile_tensor, hyper, table.tile)
@@ -97,19 +100,22 @@ def compiled(variant: Variant, neutral: bool) -> Callable[..., None]:
 
     ``neutral`` leaves out the prologue, for when it changes nothing: it takes a tenth of the time.
     """
-    return _parallel(_step(variant, neutral))
+    return _parallel(_step(variant, neutral), f"{variant} {neutral}")
 
 
 @cache
 def compiled_sum_squares(grad: Format) -> Callable[..., None]:
     """``sum_squares(rows, tile_tensor, sums, tile)`` for gradients of one format, as :func:`compiled`."""
-    return _parallel(_sum_squares(grad))
+    return _parallel(_sum_squares(grad), grad.name)
 
 
-def _parallel(loop: Callable[..., None]) -> Callable[..., None]:
-    """A loop over tiles, to be compiled for all threads."""
+def _parallel(loop: Callable[..., None], made_for: str) -> Callable[..., None]:
+    """A loop over tiles, to be compiled for all threads; ``made_for`` tells it from others of the same name."""
+    # Numba numbers the binaries of one qualified name in one file without a lock: two processes that compile at once
+    # would take the same number, and the next would run the one for the other.
+    loop.__qualname__ = f"{loop.__name__}_{sha256(made_for.encode()).hexdigest()[:16]}"
     dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(loop)
-    _cache_on_disk(dispatcher)
+    cache_on_disk(dispatcher)
     return dispatcher
 
 
@@ -121,7 +127,9 @@ def _sum_squares(grad: Format) -> Callable[..., None]:
 
     def sum_squares(rows, tile_tensor, sums, tile):
         fingerprint  # noqa: B018 (part of the binary's name in the cache)
-        for index in numba.prange(tile_tensor.size):
+        for backwards in numba.prange(tile_tensor.size):
+            # The step comes next, from the first tile on: what is read last is then still in the cache.
+            index = tile_tensor.size - 1 - backwards
             row = rows[tile_tensor[index]]
             start = (index - row[FIRST_TILE]) * tile
             size = min(tile, row[NUMEL] - start)
@@ -223,7 +231,7 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
 
 
 @intrinsic
-def _pointer(typing_context, address, start, dtype):
+def pointer_to(typing_context, address, start, dtype):
     """``address`` as a pointer to elements of ``dtype``, moved on by ``start`` elements."""
 
     def code(context, builder, signature, arguments):
@@ -235,7 +243,7 @@ def _pointer(typing_context, address, start, dtype):
 
 @register_jitable
 def _slot(row, slot, start, dtype):
-    return _pointer(row[POINTERS + slot], start, dtype)
+    return pointer_to(row[POINTERS + slot], start, dtype)
 
 
 @register_jitable
@@ -299,7 +307,7 @@ def _fingerprint() -> str:
     return digest.hexdigest()
 
 
-def _cache_on_disk(dispatcher: Any) -> None:
+def cache_on_disk(dispatcher: Any) -> None:
     """Caches where Numba can (``NUMBA_CACHE_DIR``, beside the source, the user's own), else in the temporary folder."""
     if _enable_caching(dispatcher):
         return

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from kit.device import MEMORIES, DeviceTensors, Memory
-from kit.tensors import Array, Tensors, assert_same_bits
-from kit.variants import edge_hyper_rows, hyper_rows, variants
+from kit.same import assert_same_bits
 
 from gpuopt.kernels.drivers import DRIVERS, Driver
 from gpuopt.kernels.drivers import numpy as oracle
@@ -25,6 +24,9 @@ from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.drawing import Array
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import edge_hyper_rows, hyper_rows, variants
 
 
 @dataclass

@@ -12,6 +12,8 @@ import pytest
 import torch
 from kit.overflow import CASES, EXTRAS, MODES, OVERFLOWS, assert_as_by_torch
 
+import gpuopt
+
 pytestmark = pytest.mark.filterwarnings(
     "ignore:divide by zero:RuntimeWarning"
 )  # hyper rows of step 0, which are not used
@@ -36,6 +38,12 @@ def _not_waiting(monkeypatch):
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_changes_and_training_goes_on_as_by_torch(case, overflow, mode):
     assert_as_by_torch(case, OVERFLOWS[overflow], MODES[mode], ["for-loop"], **TRITON)
+
+
+@pytest.mark.parametrize(("overflow", "mode"), [("first two", "step"), ("middle", "clip")])
+@pytest.mark.parametrize("case", ["AdamW", "SGD-dampening"])
+def test_the_scaler_of_gpuopt(case, overflow, mode):
+    assert_as_by_torch(case, OVERFLOWS[overflow], MODES[mode], ["for-loop"], gpuopt.GradScaler, **TRITON)
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit.tensors import Tensors, assert_same_bits
-from kit.variants import edge_hyper_rows, hyper_rows, variants
+from kit.same import assert_same_bits
 
 from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import edge_hyper_rows, hyper_rows, variants
 
 # The interpreter computes with NumPy, which warns where infinities and NaN arise.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

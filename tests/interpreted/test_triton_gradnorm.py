@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 from kit.squares import BAD, assert_close, assert_shows, of_format
-from kit.tensors import Tensors
 from kit.tolerances import NORM
 
 from gpuopt.kernels.drivers import triton as driver
@@ -19,6 +18,7 @@ from gpuopt.kernels.drivers import triton_norm
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.gradnorm import clip_factor, norm_of
 from gpuopt.kernels.table import Table
+from gpuopt.verify.tensors import Tensors
 
 # The interpreter computes with NumPy, which warns where infinities and NaN arise.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

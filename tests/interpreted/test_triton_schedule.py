@@ -12,10 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit.given import Given
+from kit.same import assert_same_bits
 from kit.schedules import Scheduled, rows_in_order
-from kit.tensors import Tensors, assert_same_bits
-from kit.variants import EPILOGUES, with_epilogue
 
 from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.drivers import triton as driver
@@ -24,6 +22,9 @@ from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.signals import NO_SIGNALS
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.given import Given
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import EPILOGUES, with_epilogue
 
 # The interpreter computes with NumPy, which warns where infinities and NaN arise.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

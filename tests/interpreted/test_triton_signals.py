@@ -8,10 +8,11 @@ gradients that are to be zeroed.
 from __future__ import annotations
 
 import pytest
-from kit.given import COMBINATIONS, EDGES, FOUND, VARIANTS, assert_same_step, assert_untouched
+from kit.given import assert_same_step, assert_untouched
 
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.given import COMBINATIONS, EDGES, FOUND, SIGNALLED
 
 # The interpreter computes with NumPy, which warns where infinities and NaN arise.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 TILE = 256
 NUMELS = [0, 5, 129, TILE + 1]
 
-each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+each_variant = pytest.mark.parametrize("variant", SIGNALLED, ids=str)
 
 
 @each_variant

@@ -81,9 +81,9 @@ def groups(made: list[torch.nn.Parameter]) -> list[dict[str, Any]]:
     return [{"params": made[:2]}, {"params": made[2:], "lr": 0.05, "weight_decay": 0.02}]
 
 
-def new_scaler() -> torch.amp.GradScaler:
+def new_scaler(kind: type[torch.amp.GradScaler] = torch.amp.GradScaler) -> torch.amp.GradScaler:
     """One whose scale changes often, and from the start does not hide that it is used twice."""
-    return torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
+    return kind("cpu", init_scale=64.0, growth_interval=2)
 
 
 class Trained(NamedTuple):
@@ -129,11 +129,16 @@ def train_by_torch(case: str, overflow: Overflow, mode: Mode, way: str) -> Train
     return Trained([param.detach() for param in made], averages, scales, counts, norms)
 
 
-def train_by_gpuopt(case: str, overflow: Overflow, mode: Mode, **extras: Any) -> Trained:
-    """Training by gpuopt. Demands that an overflow changes nothing, and what holds for the gradients."""
+def train_by_gpuopt(
+    case: str, overflow: Overflow, mode: Mode, kind: type[torch.amp.GradScaler], **extras: Any
+) -> Trained:
+    """Training by gpuopt, under a scaler of some kind.
+
+    Demands that an overflow changes nothing, and what holds for the gradients.
+    """
     name, arguments = OPTIONS[case]
     zeroes, has_master = extras.get("zero_grads", False), extras.get("master_weights", False)
-    made, scaler = params(torch.bfloat16 if has_master else torch.float32), new_scaler()
+    made, scaler = params(torch.bfloat16 if has_master else torch.float32), new_scaler(kind)
     optimizer = getattr(gpuopt, name)(groups(made), **arguments, max_grad_norm=mode.max_norm, **extras)
     scales, norms = [], []
     for step in range(STEPS):
@@ -197,9 +202,25 @@ def assert_unchanged(before: dict[Any, bytes], after: dict[Any, bytes], start: d
         assert value == before.get(key, start.get(key)), f"{what} changed {key}"
 
 
-def assert_as_by_torch(case: str, overflow: Overflow, mode: Mode, ways: Collection[str], **extras: Any) -> None:
-    """Demands that training by gpuopt comes to what it comes to by torch, in each of its ``ways``."""
-    ours = train_by_gpuopt(case, overflow, mode, **extras)
+def assert_as_by_torch(
+    case: str,
+    overflow: Overflow,
+    mode: Mode,
+    ways: Collection[str],
+    kind: type[torch.amp.GradScaler] = torch.amp.GradScaler,
+    **extras: Any,
+) -> None:
+    """Demands that training by gpuopt comes to what it comes to by torch, in each of its ``ways``.
+
+    Args:
+        case: Key of ``OPTIONS``.
+        overflow: Where gradients overflow.
+        mode: What comes before ``scaler.step``.
+        ways: Keys of ``WAYS``.
+        kind: The scaler of gpuopt's training.
+        extras: Keywords of gpuopt's optimizer.
+    """
+    ours = train_by_gpuopt(case, overflow, mode, kind, **extras)
     rtol, atol = TORCH["float32"]
     for way in ways:
         theirs = train_by_torch(case, overflow, mode, way)

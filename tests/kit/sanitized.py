@@ -9,10 +9,10 @@ from __future__ import annotations
 import sys
 
 from gpuopt.kernels import epilogue
+from gpuopt.verify.given import Given
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import hyper_rows, variants
 from kit import host_cuda
-from kit.given import Given
-from kit.tensors import Tensors
-from kit.variants import hyper_rows, variants
 
 FORMS = {"table": host_cuda.run_table, "array": host_cuda.run_array}
 

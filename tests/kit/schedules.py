@@ -10,7 +10,7 @@ from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common, Schedule, row_at
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
-from kit.tensors import Array
+from gpuopt.verify.drawing import Array
 
 SWITCHES = ("decoupled", "maximize", "nesterov", "epsilon_hat")
 """Settings that are on or off."""

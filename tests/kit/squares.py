@@ -13,7 +13,8 @@ from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
-from kit.tensors import Tensors, stored
+from gpuopt.verify.drawing import stored
+from gpuopt.verify.tensors import Tensors
 from kit.tolerances import NORM
 
 SumSquares = Callable[[Table], np.ndarray[Any, Any]]

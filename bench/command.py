@@ -1,0 +1,178 @@
+"""``gpuopt bench``: runs the benchmark, prints tables, and writes JSON and a report."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict, replace
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from gpuopt import backends
+from gpuopt.bench import compare, suite, tables
+from gpuopt.bench.contenders import contenders
+from gpuopt.bench.goals import GOALS, judge
+from gpuopt.bench.live import live
+from gpuopt.bench.results import Results
+from gpuopt.bench.selection import select
+from gpuopt.bench.train.command import train
+from gpuopt.bench.workloads import workloads
+from gpuopt.machine import describe
+
+WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
+"""Exit codes: something is wrong or has become slower; an option cannot be used; Ctrl-C."""
+
+JSON, REPORT = "bench.json", "report.html"
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.command("train")(train)
+
+
+@app.callback(invoke_without_command=True)
+def bench(
+    context: typer.Context,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Only the workloads that have goals, for a shorter time, and times alone.")
+    ] = False,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Workloads or contenders, as 'adam/*' or 'gpuopt *'. May be given several times."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="Say which workloads and contenders there are.")] = False,
+    compare_with: Annotated[
+        Path | None, typer.Option("--compare", help="A bench.json to compare with; exit code 1 if anything is slower.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for bench.json and report.html.")] = Path("out"),
+    code: Annotated[
+        bool, typer.Option("--code", help="Compile for GPUs that are not here, as a full run does where there is none.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    budget: Annotated[
+        float | None, typer.Option(help="Seconds after which no further workload is begun.", min=0)
+    ] = None,
+) -> None:
+    """Times optimizer steps against those of others, each checked against the oracle before it is timed."""
+    if context.invoked_subcommand is not None:
+        return
+    console = Console()
+    device = device or ("cuda" if _no_gpu() is None else "cpu")
+    if device not in ("cpu", "cuda"):
+        _refuse(f"--device must be cpu or cuda, but is {device}.")
+    everyone = contenders(device)
+    try:
+        some_workloads, some_contenders = select(only or [], workloads(device), everyone, quick)
+        old = None if compare_with is None else compare.load(compare_with)
+    except ValueError as error:
+        _refuse(str(error))
+    if list_:
+        console.print(tables.registry_tables(some_workloads, some_contenders))
+        return
+    for problem in (_no_gpu() if device == "cuda" else None, _unwritable(out)):
+        if problem is not None:
+            _refuse(problem)
+    scale = suite.QUICK if quick else suite.FULL
+    with_code = code or not (quick or only or backends.available()["triton"] is None)
+    section = partial(_section, quick) if with_code else None
+    order = suite.Order(device, scale, some_workloads, some_contenders, inf if budget is None else budget, code=section)
+    raise typer.Exit(benchmark(order, out, console, old))
+
+
+def benchmark(order: suite.Order, out: Path, console: Console, old: compare.Run | None = None) -> int:
+    """Runs, shows and writes; returns the exit code."""
+    results = Results(order.scale.name, ["gpuopt", *sys.argv[1:]], describe(), backends.available())
+    interrupted = False
+    try:
+        with live(len(order.workloads), console) as watcher:
+            suite.run(order, results, replace(watcher, keep=lambda: results.write(out / JSON)))
+    except KeyboardInterrupt:
+        interrupted = True
+    _judge(results)
+    tables.show(results, console)
+    if interrupted:
+        console.print(Text("Interrupted: what is above, and is saved, is what was done until then.", style="bold red"))
+    _write(results, out, console)
+    worse = old is not None and _compare(old, results, console)
+    if interrupted:
+        return INTERRUPTED
+    return WORSE if worse or results.faults(of_guests=False) else 0
+
+
+def _judge(results: Results) -> None:
+    """What the rows say about goals whose workload was run on a CPU."""
+    rows = {
+        contest.workload.key: {row.contender: row for row in contest.rows}
+        for contest in results.contests
+        if contest.device == "cpu"
+    }
+    for goal in GOALS:
+        if goal.workload in rows:
+            verdict = judge(goal, rows[goal.workload])
+            results.goals.append(
+                {
+                    **asdict(goal),
+                    "against": verdict.against,
+                    "ratio": verdict.ratio,
+                    "met": verdict.met,
+                    "binding": results.machine["cores"] == goal.cores,
+                    "why": verdict.why,
+                }
+            )
+
+
+def _write(results: Results, out: Path, console: Console) -> None:
+    written = [out / JSON]
+    results.write(written[0])
+    from gpuopt.bench.html import render
+
+    written.append(out / REPORT)
+    written[-1].write_text(render(results.as_dict()))
+    paths = " and ".join(str(path) for path in written)
+    console.print(f"Wrote {paths} after {results.seconds:.0f} s.", markup=False, soft_wrap=True)
+
+
+def _compare(old: compare.Run, results: Results, console: Console) -> bool:
+    """Shows what has changed since; returns whether anything is worse."""
+    new = results.as_dict()
+    found = list(compare.changes(old, new))
+    console.print(tables.changes_table(found))
+    for difference in compare.other_machine(old, new):
+        console.print(Text(f"Not the same machine: {difference}.", style="bold red"))
+    return any(change.is_worse for change in found)
+
+
+def _section(quick: bool) -> dict[str, Any]:
+    """What is computed from compiled code: of every kernel, or in a quick run of some and for one architecture."""
+    from gpuopt.bench.code import figures
+    from gpuopt.bench.code.gpus import ARCHS
+    from gpuopt.verify.variants import variants
+
+    if quick:
+        return figures.section(figures.quick(variants()), ("sm_90",))
+    return figures.section(variants(), ARCHS)
+
+
+def _no_gpu() -> str | None:
+    """Why nothing can be timed on a GPU here, as a sentence; None when it can."""
+    why = backends.available()["triton"]
+    return None if why is None else f"--device cuda cannot be used here: {why}."
+
+
+def _unwritable(out: Path) -> str | None:
+    """Why nothing can be written to the folder ``out``, as a sentence; None when it can. It is made if need be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out):
+            return None
+    except OSError as error:
+        return f"--out must be a folder that can be written, but {out} is not: {error.strerror}."
+
+
+def _refuse(problem: str) -> NoReturn:
+    Console(stderr=True).print(Text(problem, style="bold red"), soft_wrap=True)
+    raise typer.Exit(UNUSABLE)

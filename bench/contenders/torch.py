@@ -1,0 +1,175 @@
+"""PyTorch's own optimizers, in each of the ways in which they can be told to step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
+from inspect import signature
+from typing import Any
+
+from gpuopt.bench.contenders.contender import Contender, Entrant, nothing
+from gpuopt.bench.problem import EMA_DECAY, Outcome, Problem
+from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Workload
+
+WAYS: dict[str, dict[str, bool]] = {
+    "fused": {"fused": True},
+    "foreach": {"foreach": True},
+    "for-loop": {"foreach": False},
+}
+"""How ``torch.optim`` is told which of its ways to go."""
+
+TEMPORARIES = {"fused": 0.0, "foreach": 3.0, "for-loop": 0.0, "compiled": 1.0}
+
+MOST_COMPILED = {"cpu": 1, "cuda": 1000}
+"""Most tensors of a step that ``torch.compile`` is given. It takes about a minute for 200 on two cores."""
+
+
+def no_torch() -> str:
+    """Why nothing of PyTorch can run where it is not installed."""
+    return "torch is not installed (pip install 'gpuopt[torch]')"
+
+
+def torch_contenders(device: str) -> list[Contender]:
+    """One for each way, and the step that ``torch.compile`` makes."""
+    made = [
+        Contender(
+            f"torch {way}",
+            device,
+            partial(_set_up, flags),
+            absent=partial(_absent, device),
+            refuses=partial(_refuses, flags),
+            temporaries=TEMPORARIES[way],
+        )
+        for way, flags in WAYS.items()
+    ]
+    compiled = Contender(
+        "torch compiled",
+        device,
+        _compiled,
+        absent=partial(_absent, device),
+        refuses=partial(_refuses_to_compile, device),
+        slow=True,
+        temporaries=TEMPORARIES["compiled"],
+    )
+    return [*made, compiled]
+
+
+def torch_params(problem: Problem) -> list[Any]:
+    """Parameters for PyTorch, with the gradients that are shared, or their own where the step writes them."""
+    import torch
+
+    params = [torch.nn.Parameter(torch.as_tensor(array, device=problem.device)) for array in problem.params()]
+    grads = problem.own_grads() if problem.workload.tail else problem.grads
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = torch.as_tensor(grad, device=problem.device)
+    return params
+
+
+def outcome_of(workload: Workload, params: Sequence[Any], averages: Callable[[], Sequence[Any]]) -> Outcome:
+    """What is compared with the oracle's, as arrays of the workload's library."""
+    found = {"param": [param.detach() for param in params]}
+    if AVERAGED in workload.tail:
+        found["ema"] = list(averages())
+    if ZERO in workload.tail:
+        found["grad"] = [param.grad for param in params]
+    if workload.front == "arrays":
+        return {what: [_as_array(tensor) for tensor in tensors] for what, tensors in found.items()}
+    return found
+
+
+def scaler(problem: Problem) -> Any:
+    """A gradient scaler whose scale is 1 and stays so, for gradients unscaled in place stay what they are."""
+    import torch
+
+    made = torch.amp.GradScaler(problem.device, init_scale=1.0, growth_interval=1 << 30)
+    made.scale(torch.ones((), device=problem.device))
+    return made
+
+
+def _absent(device: str) -> str | None:
+    if find_spec("torch") is None:
+        return no_torch()
+    import torch
+
+    return "PyTorch sees no CUDA device" if device == "cuda" and not torch.cuda.is_available() else None
+
+
+def _refuses(flags: dict[str, bool], workload: Workload) -> str | None:
+    import torch
+
+    name = workload.optimizer.name
+    if not set(flags) <= set(signature(getattr(torch.optim, name)).parameters):
+        return f"torch.optim.{name} has none"
+    if workload.formats.state != workload.formats.param:
+        return "torch.optim keeps state in its parameter's dtype"
+    return None
+
+
+def _refuses_to_compile(device: str, workload: Workload) -> str | None:
+    if workload.tail:
+        return "the tail is not compiled"
+    tensors, most = len(workload.shapes.shapes), MOST_COMPILED[device]
+    if tensors > most:
+        return f"compiling a step of {tensors:,} tensors takes too long here, the most is {most:,}"
+    return _refuses({}, workload)
+
+
+def _set_up(flags: dict[str, bool], problem: Problem) -> Entrant:
+    import torch
+
+    workload = problem.workload
+    params = torch_params(problem)
+    optimizer = getattr(torch.optim, workload.optimizer.name)(
+        params, lr=workload.lr, **workload.optimizer.settings, **flags
+    )
+    if workload.tail:
+        return _tail(optimizer, params, problem)
+    return Entrant(optimizer.step, partial(outcome_of, workload, params, list))
+
+
+def _compiled(problem: Problem) -> Entrant:
+    """The step under ``torch.compile``, which takes the learning rate as a tensor so as not to compile it in."""
+    import torch
+
+    workload = problem.workload
+    params = torch_params(problem)
+    optimizer = getattr(torch.optim, workload.optimizer.name)(
+        params, lr=torch.tensor(workload.lr), **workload.optimizer.settings
+    )
+    return Entrant(torch.compile(optimizer.step), partial(outcome_of, workload, params, list))
+
+
+def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
+    """What PyTorch's documentation says, each over all tensors at once."""
+    import torch
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    tail = problem.workload.tail
+    averages = [param.detach().clone() for param in params]
+    average = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
+    clip = partial(torch.nn.utils.clip_grad_norm_, params, problem.max_norm, foreach=True)
+    scaling = scaler(problem)
+    grads = [param.grad for param in params]
+
+    def step() -> None:
+        scaling.unscale_(optimizer)
+        if CLIP in tail:
+            clip()
+        scaling.step(optimizer)
+        scaling.update()
+        if AVERAGED in tail:
+            average(averages, params, None)
+        if ZERO in tail:
+            optimizer.zero_grad(set_to_none=False)
+
+    prepare = partial(problem.refill, grads) if ZERO in tail else nothing
+    return Entrant(step, partial(outcome_of, problem.workload, params, lambda: averages), prepare)
+
+
+def _as_array(tensor: Any) -> Any:
+    if tensor.is_cuda:
+        import cupy
+
+        return cupy.asarray(tensor)
+    return tensor.numpy()

@@ -1,0 +1,63 @@
+"""How many launches a step makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from gpuopt.bench.contenders.contender import Entrant
+
+CALLS = ("step", "sum_squares")
+"""Functions of a driver that are one launch each, or on a CPU one pass."""
+
+
+def count(entrant: Entrant, device: str) -> int | None:
+    """Kernels that one step launches on a GPU, or calls of gpuopt's driver on a CPU; None where neither is seen."""
+    entrant.prepare()
+    if device == "cuda":
+        return _kernels(entrant)
+    if entrant.driver is None:
+        return None
+    with _counted(entrant.driver) as calls:
+        entrant.step()
+    return len(calls)
+
+
+@contextmanager
+def _counted(driver: Any) -> Iterator[list[str]]:
+    calls: list[str] = []
+    originals = {name: getattr(driver, name) for name in CALLS}
+
+    def counted(name: str) -> Any:
+        def call(*arguments: Any, **keywords: Any) -> Any:
+            calls.append(name)
+            return originals[name](*arguments, **keywords)
+
+        return call
+
+    try:
+        for name in CALLS:
+            setattr(driver, name, counted(name))
+        yield calls
+    finally:
+        for name, original in originals.items():
+            setattr(driver, name, original)
+
+
+def _kernels(entrant: Entrant) -> int | None:
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        entrant.step()
+        torch.cuda.synchronize()
+    events = profiler.events() or ()
+    return kernels_of([event.name for event in events if event.device_type.name == "CUDA"])
+
+
+def kernels_of(names: list[str]) -> int | None:
+    """Number of kernels among what a profiler saw on the GPU: no copies and fills, nor torch's mark around them."""
+    names = [name for name in names if not name.startswith("Optimizer.")]
+    return sum(not name.startswith(("Memcpy", "Memset")) for name in names) if names else None

@@ -1,0 +1,131 @@
+"""What takes one sample of a step: on the host by its clock, on a GPU by events too, with a cold cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from gpuopt.bench.contenders.contender import Entrant, nothing
+from gpuopt.bench.throttle import throttle_watch
+
+LEAST_HEAD_START, MOST_HEAD_START = 2_000_000, 400_000_000
+"""Clock cycles, of which a GPU does some two in a nanosecond, that it is kept busy before the first event."""
+
+CYCLES_PER_SECOND = 2e9
+
+
+class Sample(NamedTuple):
+    """One step, in seconds.
+
+    Attributes:
+        step: From the call until it is done, as the host sees it.
+        device: On the GPU; None for a CPU.
+        throttled: Whether the GPU was held back, so that the sample does not count; None where that is not known.
+    """
+
+    step: float
+    device: float | None = None
+    throttled: bool | None = False
+
+
+class Meter(Protocol):
+    """Takes samples."""
+
+    def once(self, entrant: Entrant) -> None:
+        """One step that is not timed, until it is done."""
+
+    def sample(self, entrant: Entrant) -> Sample:
+        """One sample, of as many steps as it takes."""
+
+
+class HostMeter:
+    """For host memory, where a step is done when its call returns."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+
+    def once(self, entrant: Entrant) -> None:
+        """See :class:`Meter`."""
+        entrant.prepare()
+        entrant.step()
+
+    def sample(self, entrant: Entrant) -> Sample:
+        """See :class:`Meter`."""
+        entrant.prepare()
+        before = self._clock()
+        entrant.step()
+        return Sample(self._clock() - before)
+
+
+class CudaMeter:
+    """For the first GPU: one step timed by the host, and one by events on the current stream.
+
+    Before each of them a buffer of several times the L2 cache is written, outside the time. Before the one that events
+    time, the GPU is kept busy for longer than the host took for the other, which it queues the whole step in: its own
+    time does not count.
+    """
+
+    def __init__(
+        self,
+        cuda: Any,
+        flush: Callable[[], object],
+        throttled: Callable[[], bool | None],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """A meter.
+
+        Args:
+            cuda: ``torch.cuda``.
+            flush: Queues the write that takes everything out of the L2 cache.
+            throttled: Whether the GPU is held back just now.
+            clock: Gives the time in seconds.
+        """
+        self._cuda, self._flush, self._throttled, self._clock = cuda, flush, throttled, clock
+        self._begin, self._end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
+
+    def once(self, entrant: Entrant) -> None:
+        """See :class:`Meter`."""
+        entrant.prepare()
+        entrant.step()
+        self._cuda.synchronize()
+
+    def sample(self, entrant: Entrant) -> Sample:
+        """See :class:`Meter`."""
+        entrant.prepare()
+        self._flush()
+        self._cuda.synchronize()
+        before = self._clock()
+        entrant.step()
+        self._cuda.synchronize()
+        host = self._clock() - before
+        entrant.prepare()
+        self._flush()
+        self._cuda._sleep(int(min(max(1.5 * host * CYCLES_PER_SECOND, LEAST_HEAD_START), MOST_HEAD_START)))
+        self._begin.record()
+        entrant.step()
+        self._end.record()
+        self._end.synchronize()
+        throttled = self._throttled()
+        return Sample(host, self._begin.elapsed_time(self._end) / 1e3, throttled)
+
+
+def meter_for(device: str) -> Meter:
+    """The meter of a device."""
+    if device == "cpu":
+        return HostMeter()
+    import torch
+
+    l2: int = torch.cuda.get_device_properties(0).L2_cache_size
+    buffer = torch.empty(max(4 * l2, 1 << 28), dtype=torch.uint8, device="cuda")
+    return CudaMeter(torch.cuda, buffer.zero_, throttle_watch())
+
+
+def waiting_for(device: str) -> Callable[[], object]:
+    """What returns when all steps that were begun on a device are done."""
+    if device == "cpu":
+        return nothing
+    import torch
+
+    wait: Callable[[], object] = torch.cuda.synchronize
+    return wait

@@ -1,0 +1,196 @@
+"""What all contenders of a workload begin with, and what the oracle makes of it.
+
+Parameters and gradients repeat a pool of a prime number of random elements, one tensor going on where the one before
+ends. Optimizers work on each element for itself, so that the oracle's outcome is that for the pool, repeated alike:
+the largest model is checked bit for bit, at the cost of a million elements. A prime number fits no tile, so that no
+element can be taken for another that lies a round number away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from math import inf, isnan, sqrt
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Workload
+from gpuopt.kernels.formats import FORMATS
+
+POOL = 1_000_003
+
+WARM_UP = 3
+"""Steps that each contender does before its outcome is checked."""
+
+MAX_NORM_SHARE = 0.5
+"""Gradients are clipped to this share of their norm."""
+
+EMA_DECAY = 0.99
+
+Outcome = Mapping[str, Sequence[Any]]
+"""Tensors by what they are, ``"param"``, ``"ema"`` or ``"grad"``, in the order of the workload's shapes."""
+
+
+class Deviation(NamedTuple):
+    """How an outcome differs from the oracle's.
+
+    Attributes:
+        exact: Whether all bits are the same.
+        units: Largest difference, in units in the last place of a stored parameter of magnitude 1 or more.
+        share: Root mean square of the differences of parameters, over that of what the steps changed.
+    """
+
+    exact: bool
+    units: float
+    share: float
+
+
+class Problem:
+    """The parameters and gradients of a workload, in the memory of a device.
+
+    Attributes:
+        workload: What it is for.
+        device: ``"cpu"`` or ``"cuda"``.
+        grads: The gradients that contenders share, of ``library``.
+        library: The module of the arrays: torch, or NumPy or CuPy for the front end for arrays.
+    """
+
+    def __init__(self, workload: Workload, device: str, seed: int = 0) -> None:
+        self.workload, self.device = workload, device
+        name = "torch" if workload.front == "torch" else "numpy" if device == "cpu" else "cupy"
+        self.library: Any = import_module(name)
+        rng = np.random.default_rng(seed)
+        size = min(POOL, workload.shapes.numel)
+        self._params = self._stored(rng.standard_normal(size, dtype=np.float32), workload.formats.param)
+        self._grads = self._stored(rng.standard_normal(size, dtype=np.float32), workload.formats.grad)
+        self.grads = self.own_grads()
+
+    def params(self) -> list[Any]:
+        """New arrays with the values that all begin with."""
+        return self._laid(self._params)
+
+    def own_grads(self) -> list[Any]:
+        """Gradients for a contender that writes them."""
+        return self._laid(self._grads)
+
+    def refill(self, grads: Sequence[Any]) -> None:
+        """Gives ``grads`` their values again."""
+        for part, whole in _pieces(grads, self._grads):
+            part[...] = whole
+
+    @property
+    def max_norm(self) -> float:
+        """What gradients are clipped to."""
+        pool = _wide(self._grads)
+        periods, rest = divmod(self.workload.shapes.numel, len(pool))
+        squares = periods * float((pool * pool).sum()) + float((pool[:rest] * pool[:rest]).sum())
+        return MAX_NORM_SHARE * sqrt(squares)
+
+    def deviation(self, outcome: Outcome, expected: dict[str, Any]) -> Deviation:
+        """How far ``outcome`` is from :meth:`expected`. What is not a number is infinitely far."""
+        exact, units, wrong, moved = True, 0.0, 0.0, 0.0
+        for what, wanted_pool in expected.items():
+            stored = "fp32" if what == "ema" else self.workload.formats.param
+            unit = {"fp32": 2.0**-23, "bf16": 2.0**-7}[stored]
+            for got, wanted, start in _pieces(outcome[what], wanted_pool, self._params):
+                if not _same_bits(got, wanted):
+                    exact = False
+                    off = abs(_wide(got) - _wide(wanted))
+                    far = float((off / (unit * abs(_wide(wanted)).clip(1))).max())
+                    units = max(units, inf if isnan(far) else far)
+                    if what == "param":
+                        wrong += float((off**2).sum())
+                if what == "param":
+                    moved += float(((_wide(wanted) - _wide(start)) ** 2).sum())
+        share = inf if isnan(wrong) or not moved else sqrt(wrong / moved)
+        return Deviation(exact, units, share)
+
+    def expected(self) -> dict[str, Any]:
+        """The pool after ``WARM_UP`` steps of the NumPy driver, which is the oracle, by what it is."""
+        params = self._copy(self._params)
+        grads = self._copy(self._grads)
+        if CLIP in self.workload.tail:
+            grads *= MAX_NORM_SHARE
+        averages = self._copy(params)
+        step = self._oracle(params, grads)
+        for _ in range(WARM_UP):
+            step()
+            averages += (params - averages) * np.float32(1 - EMA_DECAY).item()
+        expected = {"param": self._on_device(params)}
+        if AVERAGED in self.workload.tail:
+            expected["ema"] = self._on_device(averages)
+        if ZERO in self.workload.tail:
+            expected["grad"] = self._on_device(grads * 0 + 0)
+        return expected
+
+    def _oracle(self, params: Any, grads: Any) -> Callable[[], object]:
+        optimizer, lr = self.workload.optimizer, self.workload.lr
+        if self.workload.front == "arrays":
+            from gpuopt import arrays
+
+            kind = getattr(arrays, optimizer.arrays_name or "")
+            oracle = kind(lr=lr, **optimizer.arrays_settings, backend="numpy")
+            return lambda: oracle.update({"pool": params}, {"pool": grads})
+        import torch
+
+        from gpuopt import optim
+
+        param = torch.nn.Parameter(params)
+        param.grad = grads
+        state = getattr(torch, FORMATS[self.workload.formats.state].dtype)
+        step: Callable[[], object] = getattr(optim, optimizer.name)(
+            [param], lr=lr, **optimizer.settings, state_dtype=state, backend="numpy"
+        ).step
+        return step
+
+    def _stored(self, values: np.ndarray[Any, Any], format_name: str) -> Any:
+        if self.workload.front == "torch":
+            import torch
+
+            return torch.from_numpy(values).to(self.device, getattr(torch, FORMATS[format_name].dtype))
+        return self.library.asarray(values)
+
+    def _laid(self, pool: Any) -> list[Any]:
+        where = {"device": self.device} if self.workload.front == "torch" else {}
+        made = [self.library.empty(shape, dtype=pool.dtype, **where) for shape in self.workload.shapes.shapes]
+        for part, whole in _pieces(made, pool):
+            part[...] = whole
+        return made
+
+    def _copy(self, pool: Any) -> Any:
+        """A copy in host memory."""
+        if self.workload.front == "torch":
+            return pool.cpu().clone()
+        return np.array(pool if isinstance(pool, np.ndarray) else pool.get())
+
+    def _on_device(self, pool: Any) -> Any:
+        return pool.detach().to(self.device) if self.workload.front == "torch" else self.library.asarray(pool)
+
+
+def _pieces(tensors: Sequence[Any], *pools: Any) -> Iterator[tuple[Any, ...]]:
+    """Every stretch of the tensors that lies in one period of the pools, with what of each pool it repeats."""
+    period, at = len(pools[0]), 0
+    for tensor in tensors:
+        flat, done = tensor.reshape(-1), 0
+        while done < len(flat):
+            count = min(period - at, len(flat) - done)
+            yield flat[done : done + count], *(pool[at : at + count] for pool in pools)
+            done, at = done + count, (at + count) % period
+
+
+def _same_bits(got: Any, wanted: Any) -> bool:
+    if got.dtype != wanted.dtype:
+        return False
+    if isinstance(wanted, np.ndarray) or type(wanted).__module__.startswith("cupy"):
+        unsigned = f"u{wanted.dtype.itemsize}"
+        return bool((got.view(unsigned) == wanted.view(unsigned)).all())
+    import torch
+
+    signed = {2: torch.int16, 4: torch.int32}[wanted.element_size()]
+    return torch.equal(got.view(signed), wanted.view(signed))
+
+
+def _wide(array: Any) -> Any:
+    """In float64."""
+    return array.double() if hasattr(array, "double") else array.astype(np.float64)

@@ -1,0 +1,53 @@
+"""Which workloads and contenders are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from gpuopt.bench.contenders import Contender
+from gpuopt.bench.workloads import JUDGED, Workload
+
+
+def select(
+    patterns: Sequence[str], workloads: Sequence[Workload], contenders: Sequence[Contender], quick: bool
+) -> tuple[list[Workload], list[Contender]]:
+    """What patterns like ``adam/*`` and ``gpuopt *`` match.
+
+    A pattern is for workloads if it matches the key of one, else for the names of contenders. Where there is none of
+    one kind, all are meant; in a quick run the workloads that have goals, and the contenders that are set up fast.
+
+    Args:
+        patterns: In the manner of a shell; case counts for nothing.
+        workloads: All that there are.
+        contenders: All that there are.
+        quick: Whether the run is a quick one.
+
+    Raises:
+        ValueError: A pattern matches neither.
+    """
+    some_workloads: list[Workload] = []
+    some_contenders: list[Contender] = []
+    for pattern in patterns:
+        matching = [workload for workload in workloads if _matches(workload.key, pattern)]
+        called = [contender for contender in contenders if _matches(contender.name, pattern)]
+        if matching:
+            some_workloads += matching
+        elif called:
+            some_contenders += called
+        else:
+            keys = ", ".join(workload.key for workload in workloads)
+            names = ", ".join(contender.name for contender in contenders)
+            raise ValueError(
+                f"--only {pattern!r} matches nothing.\nThe workloads are {keys}.\nThe contenders are {names}."
+            )
+    usual_workloads = [workload for workload in workloads if not quick or workload in JUDGED]
+    usual_contenders = [contender for contender in contenders if not quick or not contender.slow]
+    return (
+        [workload for workload in workloads if workload in (some_workloads or usual_workloads)],
+        [contender for contender in contenders if contender in (some_contenders or usual_contenders)],
+    )
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return fnmatchcase(name.lower(), pattern.lower())

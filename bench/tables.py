@@ -1,0 +1,234 @@
+"""Results as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from gpuopt.bench.code import table as code_table
+from gpuopt.bench.compare import THRESHOLD, Change
+from gpuopt.bench.contenders import Contender
+from gpuopt.bench.results import Contest, Results, Row
+from gpuopt.bench.workloads import GROUPS, Workload
+
+BUSY = 0.05
+"""Share of the CPU from which on other processes spoil the times."""
+
+MARKS = {"wrong": "WRONG", "broken": "BROKEN", "skipped": "-"}
+
+
+def show(results: Results, console: Console) -> None:
+    """Prints everything that was found."""
+    console.print(head(results))
+    for group, title in GROUPS.items():
+        contests = [contest for contest in results.contests if contest.workload.group == group]
+        if contests:
+            console.print(group_table(title, contests, results))
+    if results.contests:
+        console.print(Text("Milliseconds per step, the median, and its share of the rate of a copy.", style="dim"))
+    if results.code is not None:
+        console.print(code_table.tables(results.code))
+    if results.goals:
+        console.print(goals_table(results))
+    console.print(notes(results))
+
+
+def head(results: Results) -> RenderableType:
+    """The machine, and how fast it copies."""
+    machine = results.machine
+    versions = ", ".join(f"{name} {version or '(none)'}" for name, version in machine["versions"].items())
+    gpus = ", ".join(f"{gpu['name']}, driver {gpu['driver']}" for gpu in machine["gpus"]) or "no NVIDIA GPU"
+    copies = ", ".join(f"{device} {copy['gb_per_s']:,.1f} GB/s" for device, copy in results.copies.items())
+    lines = [
+        f"{machine['cpu']}, {machine['cores']} cores; {gpus}; copy: {copies or 'not measured'}",
+        f"{machine['date']}, commit {machine['commit'] or 'unknown'}; Python {machine['python']}, {versions}",
+    ]
+    return Group(*(Text(line, style="dim") for line in lines))
+
+
+def group_table(title: str, contests: Sequence[Contest], results: Results) -> Table:
+    """A row per workload, a column per contender that was timed, is wrong or broke on any of them."""
+    names = dict.fromkeys(
+        row.contender
+        for contest in contests
+        for row in contest.rows
+        if row.median is not None or row.status in ("wrong", "broken")
+    )
+    table = _table(title)
+    table.add_column("")
+    for name in names:
+        table.add_column(name.replace(" ", "\n", 1), justify="right")
+    for contest in contests:
+        rows = {row.contender: row for row in contest.rows}
+        copy = results.copies.get(contest.device)
+        table.add_row(
+            contest.workload.title,
+            *(cell(rows[name], contest, copy and copy["gb_per_s"]) if name in rows else "" for name in names),
+        )
+    return table
+
+
+def cell(row: Row, contest: Contest, copy: float | None) -> Text:
+    """The median and its share of the rate of a copy, or what is wrong."""
+    if row.median is None:
+        style = "bold red" if row.status in ("wrong", "broken") else "dim"
+        return Text(MARKS.get(row.status, "-"), style=style)
+    text = Text(milliseconds(row.median))
+    if copy is not None:
+        text.append(f"\n{contest.workload.bytes / row.median / 1e9 / copy:.0%}", style="dim")
+    return text
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits that count, as far as they go."""
+    value = seconds * 1e3
+    return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
+
+
+def contest_table(contest: Contest) -> Table:
+    """A row per contender of the workload that goes on."""
+    table = _table(contest.workload.title)
+    for heading in ("contender", "verdict"):
+        table.add_column(heading)
+    for heading in ("ms per step", "p10 to p90", "n", "GB/s"):
+        table.add_column(heading, justify="right")
+    for row in contest.rows:
+        times = row.device or row.step
+        if times is None:
+            table.add_row(Text(row.contender, style="dim"), Text(row.status if row.why else "", style="dim"))
+            continue
+        low, high = times["p10"], times["p90"]
+        table.add_row(
+            row.contender,
+            row.status,
+            milliseconds(times["median"]),
+            f"{milliseconds(low)} to {milliseconds(high)}",
+            str(times["n"]),
+            f"{contest.workload.bytes / times['median'] / 1e9:,.1f}",
+        )
+    return table
+
+
+def goals_table(results: Results) -> Table:
+    """A row per goal."""
+    unbound = not all(goal["binding"] for goal in results.goals)
+    table = _table("Goals", f"The goals are for 2 CPU cores; here are {results.machine['cores']}." if unbound else None)
+    titles = {contest.workload.key: contest.workload.title for contest in results.contests}
+    for heading in ("workload", "", "against"):
+        table.add_column(heading)
+    for heading in ("at least", "seen"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for goal in results.goals:
+        table.add_row(
+            titles[goal["workload"]],
+            goal["ours"],
+            goal["against"] or ", ".join(goal["theirs"]),
+            f"{goal['at_least']:g} x",
+            "" if goal["ratio"] is None else f"{goal['ratio']:.2f} x",
+            _met(goal),
+        )
+    return table
+
+
+def changes_table(changes: Sequence[Change]) -> Table:
+    """What has changed since an older run; what has not is only counted."""
+    same = sum(change.verdict == "same" for change in changes)
+    caption = f"{same} of {len(changes)} rows are the same, within {THRESHOLD:.0%} or their own spread."
+    table = _table("Compared with the older run", caption)
+    for heading in ("workload", "contender"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("before", "after", "ratio"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for change in changes:
+        if change.verdict != "same":
+            before, after = change.before, change.after
+            table.add_row(
+                change.workload,
+                change.contender,
+                "" if before is None else milliseconds(before),
+                "" if after is None else milliseconds(after),
+                "" if before is None or after is None else f"{after / before:.2f}",
+                Text(change.verdict, style="bold red" if change.is_worse else "green"),
+            )
+    return table
+
+
+def registry_tables(workloads: Sequence[Workload], contenders: Sequence[Contender]) -> RenderableType:
+    """What can be asked for."""
+    first, second = _table("Workloads"), _table("Contenders")
+    for heading in ("key", "what"):
+        first.add_column(heading, overflow="fold")
+    for heading in ("tensors", "elements"):
+        first.add_column(heading, justify="right")
+    for workload in workloads:
+        shapes = workload.shapes
+        first.add_row(workload.key, workload.title, f"{len(shapes.shapes):,}", f"{shapes.numel:,}")
+    for heading in ("name", "here", "note"):
+        second.add_column(heading)
+    for contender in contenders:
+        second.add_row(contender.name, contender.absent() or "yes", contender.note)
+    return Group(first, second)
+
+
+def notes(results: Results) -> RenderableType:
+    """What was skipped and why, what is wrong, and what spoils the times."""
+    lines = [Text(f"{what}: {why}", style="dim") for what, why in _grouped(_skipped(results))]
+    lines += [Text(note, style="dim") for note in dict.fromkeys(_remarks(results))]
+    if (results.machine["others_load"] or 0) > BUSY:
+        share = f"{results.machine['others_load']:.0%}"
+        lines.append(
+            Text(f"Other processes took {share} of the CPU meanwhile: do not trust the times.", style="bold red")
+        )
+    lines += [Text(fault, style="bold red") for fault in results.faults()]
+    return Group(*lines)
+
+
+def _skipped(results: Results) -> Iterator[tuple[str, str]]:
+    absent = {what for what, _ in results.skipped}
+    for what, why in results.skipped:
+        yield f"skipped {what}", why
+    for contest in results.contests:
+        for row in contest.rows:
+            if row.status == "skipped" and row.why and row.contender not in absent:
+                yield f"skipped {row.contender}", row.why
+
+
+def _grouped(skipped: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Each pair once."""
+    yield from dict.fromkeys(skipped)
+
+
+def _remarks(results: Results) -> Iterator[str]:
+    for contest in results.contests:
+        for row in contest.rows:
+            if row.note and row.median is not None:
+                yield f"{row.contender}: {row.note}"
+            if row.timing.discarded:
+                yield f"{contest.workload.key}: {row.timing.discarded} throttled samples of {row.contender} discarded"
+
+
+def _met(goal: dict[str, Any]) -> Text:
+    if goal["met"] is None:
+        return Text(goal["why"] or "", style="dim")
+    if not goal["binding"]:
+        return Text("would be met" if goal["met"] else "would not be met", style="dim")
+    return Text("met", style="green") if goal["met"] else Text("NOT MET", style="bold red")
+
+
+def _table(title: str, caption: str | None = None) -> Table:
+    return Table(
+        title=title,
+        caption=caption,
+        box=box.SIMPLE_HEAD,
+        title_style="bold",
+        title_justify="left",
+        caption_style="dim",
+        caption_justify="left",
+    )

@@ -1,0 +1,9 @@
+"""Real trainings, by gpuopt and by ``torch.optim``, side by side: see ``bench/SCHEMA.md`` for what is reported.
+
+- :mod:`data` is real text and real images, each with a part that is held out;
+- :mod:`gpt` and :mod:`convnet` are the models, in plain PyTorch;
+- :mod:`tasks` says what is trained on what, how, and to which loss;
+- :mod:`ways` are the contenders: gpuopt on each driver, and torch's own;
+- :mod:`lockstep` trains all of them in turns, with a clock for each part of a step;
+- :mod:`results` judges what came out, :mod:`table` and :mod:`curves` show it, :mod:`command` is the command.
+"""

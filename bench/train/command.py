@@ -1,0 +1,146 @@
+"""``gpuopt bench train``: trains, prints tables, writes JSON and pictures."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from gpuopt.bench.train.results import Results
+    from gpuopt.bench.train.tasks import Task
+
+WRONG, UNUSABLE, INTERRUPTED = 1, 2, 130
+"""Exit codes: contenders that are wrong, options that cannot be used, Ctrl-C."""
+
+PACKAGES = ("torch", "sklearn", "matplotlib")
+"""What is imported beyond what the command line needs."""
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for train.json and a picture per task.")] = Path("out"),
+    quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer steps.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="A task, gpt or digits; may be repeated.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU if there is one.")] = None,
+) -> None:
+    """Trains a small GPT on text and a classifier on images, with gpuopt's drivers and torch.optim side by side."""
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            _refuse(f"{package} is not installed (pip install 'gpuopt[bench]')")
+    from gpuopt.bench.train import tasks
+
+    scale = tasks.QUICK if quick else tasks.FULL
+    chosen = list(dict.fromkeys(only or scale))
+    for name in chosen:
+        if name not in scale:
+            _refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}")
+    problem = unusable(out)
+    if problem is not None:
+        _refuse(problem)
+    where = usable_device(device)
+    raise typer.Exit(
+        compare([scale[name] for name in chosen], "quick" if quick else "full", where, out, Console()),
+    )
+
+
+def usable_device(device: str | None) -> str:
+    """The device to train on. Ends the command where it cannot be had."""
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        _refuse(f"--device must be one of cpu, cuda, but is {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        _refuse("--device is cuda, but PyTorch sees no GPU here")
+    return device
+
+
+def unusable(out: Path) -> str | None:
+    """Why nothing can be written to the folder ``out``, as a sentence; None when it can. It is made if need be."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=out):
+            return None
+    except OSError as error:
+        return f"--out must be a folder that can be written, but {out} is not: {error.strerror}"
+
+
+def compare(
+    tasks: list[Callable[[], Task]],
+    scale: str,
+    device: str,
+    out: Path,
+    console: Console,
+) -> int:
+    """Trains, shows and writes; returns the exit code. What was done before Ctrl-C is shown and written too."""
+    from gpuopt.bench.train import lockstep
+    from gpuopt.bench.train.results import Contest, Results
+    from gpuopt.bench.train.ways import ways
+    from gpuopt.machine import OthersLoad, describe
+
+    load, begun = OthersLoad(), time.perf_counter()
+    results = Results(scale, device, ["gpuopt", *sys.argv[1:]], describe())
+    try:
+        contenders = ways(device)
+        with _progress(console) as progress:
+            for make in tasks:
+                task = make()
+                contest = Contest(task)
+                results.contests.append(contest)
+                able = sum(way.absent is None for way in contenders)
+                bar = progress.add_task(f"train {task.key}", total=able * task.recipe.steps)
+                advance = partial(progress.advance, bar)
+                lockstep.train(task, contenders, device, contest.trainings, advance=advance)
+        results.complete = True
+    except KeyboardInterrupt:
+        console.print("Interrupted: what follows, and is saved, is what was done until then.", style="bold red")
+    results.seconds = time.perf_counter() - begun
+    results.machine["others_load"] = load.share()
+    save(results, out, console)
+    if not results.complete:
+        return INTERRUPTED
+    return WRONG if results.faults() else 0
+
+
+def save(results: Results, out: Path, console: Console) -> None:
+    """Prints the tables, writes the JSON, draws the pictures."""
+    from gpuopt.bench.train import curves, table
+
+    table.show(results, console)
+    written = [out / "train.json"]
+    results.write(written[0])
+    for contest in results.contests:
+        written.append(out / f"train-{contest.task.key}.png")
+        curves.draw(contest, written[-1])
+    paths = ", ".join(shlex.quote(str(path)) for path in written)
+    console.print(f"Wrote {paths} after {results.seconds:.0f} s.", markup=False, soft_wrap=True)
+
+
+def _refuse(message: str) -> NoReturn:
+    typer.echo(f"gpuopt bench train: {message}", err=True)
+    raise typer.Exit(UNUSABLE)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%"),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,161 @@
+"""The registry of workloads: what steps are timed on, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from gpuopt.bench.optimizers import OPTIMIZERS, Optimizer
+from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes
+from gpuopt.kernels.epilogue import AVERAGE
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.variant import Variant, slots_of
+
+CLIP, AVERAGED, ZERO = "clip", "ema", "zero"
+"""What a tail may do besides the step: unscale gradients and clip them, average the weights, zero the gradients."""
+
+
+class Stored(NamedTuple):
+    """How the slots are stored, by names of :data:`gpuopt.kernels.formats.FORMATS`."""
+
+    param: str
+    grad: str
+    state: str
+
+
+FORMAT_SETS = {
+    "fp32": Stored("fp32", "fp32", "fp32"),
+    "bf16-fp32-state": Stored("bf16", "bf16", "fp32"),
+    "bf16": Stored("bf16", "bf16", "bf16"),
+}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One optimizer on one list of tensors.
+
+    Attributes:
+        group: The table that it is shown in, key of :data:`GROUPS`.
+        optimizer_name: Key of :data:`gpuopt.bench.optimizers.OPTIMIZERS`.
+        shapes_name: Key of :data:`gpuopt.bench.shapes.SHAPES`.
+        formats_name: Key of :data:`FORMAT_SETS`.
+        front: ``"torch"``: ``step()`` of optimizers for PyTorch; ``"arrays"``: ``update()`` of :mod:`gpuopt.arrays`.
+        tail: Which of ``CLIP``, ``AVERAGED`` and ``ZERO`` belong to the step. Each of the first two takes the
+            loss scale off the gradients before.
+        turns: Most turns of each contender.
+        steps_per_turn: Timed steps in a turn.
+    """
+
+    group: str
+    optimizer_name: str
+    shapes_name: str
+    formats_name: str = "fp32"
+    front: str = "torch"
+    tail: tuple[str, ...] = ()
+    turns: int = 30
+    steps_per_turn: int = 2
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What is stepped."""
+        return OPTIMIZERS[self.optimizer_name]
+
+    @property
+    def shapes(self) -> Shapes:
+        """What on."""
+        return SHAPES[self.shapes_name]
+
+    @property
+    def formats(self) -> Stored:
+        """How it is stored."""
+        return FORMAT_SETS[self.formats_name]
+
+    @property
+    def key(self) -> str:
+        """What goals, patterns and comparisons call it."""
+        parts = [self.optimizer_name.lower(), self.shapes_name, self.formats_name]
+        parts = ["arrays", *parts] if self.front == "arrays" else parts
+        return "/".join([*parts, "-".join(self.tail)] if self.tail else parts)
+
+    @property
+    def title(self) -> str:
+        """What tables call it."""
+        parts = [self.optimizer.title, self.shapes.title]
+        if self.formats_name != "fp32":
+            parts.append("all bf16" if self.formats_name == "bf16" else "bf16, state fp32")
+        if self.tail:
+            parts.append("with " + ", ".join(self.tail))
+        if self.front == "arrays":
+            parts.append("as arrays")
+        return ", ".join(parts)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate: such that a few steps move every parameter by many units in its last place."""
+        return 1e-3 if self.formats.param == "fp32" else 0.25
+
+    @property
+    def variant(self) -> Variant:
+        """What a driver compiles for it."""
+        stored = dict.fromkeys(self.optimizer.state, self.formats.state)
+        stored |= {"param": self.formats.param, "grad": self.formats.grad}
+        if AVERAGED in self.tail:
+            stored[AVERAGE] = "fp32"
+        rule = self.optimizer.rule
+        formats = tuple(FORMATS[stored[slot]] if slot in stored else None for slot in slots_of(rule))
+        return Variant(rule, formats, zero_grads=ZERO in self.tail)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that any code must move in a step: it reads every slot once, and writes what changes."""
+        return self.variant.bytes_per_element * self.shapes.numel
+
+
+GROUPS = {
+    "arrays": "The front end for arrays",
+    "many": "Many tensors",
+    "tail": "The tail of a training step: unscale, clip, step, average, zero",
+    "rules": "Every rule",
+    "sizes": "One tensor, by its elements",
+    "models": "Models",
+    "formats": "Formats",
+}
+
+TAILS = ((CLIP, AVERAGED), (CLIP, AVERAGED, ZERO))
+
+JUDGED = (
+    Workload("arrays", "Adam", "one-20m", front="arrays"),
+    Workload("arrays", "RMSprop", "one-20m", front="arrays"),
+    Workload("arrays", "Adam", "1000x64", front="arrays"),
+    Workload("rules", "Adam", "200x100000"),
+    Workload("rules", "RMSprop", "200x100000"),
+    Workload("many", "Adam", "1000x64"),
+    Workload("many", "RMSprop", "1000x64"),
+    Workload("tail", "AdamW", "200x100000", tail=TAILS[0]),
+)
+"""Those that :data:`gpuopt.bench.goals.GOALS` judges."""
+
+
+def workloads(device: str) -> tuple[Workload, ...]:
+    """All workloads of a device, those with goals first. Models are scaled down for a CPU.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``.
+    """
+    on_cpu = device == "cpu"
+    models = [MODELS[0], *SCALED] if on_cpu else MODELS
+    mixed = "gpt2-124m-width-192" if on_cpu else "llama-3.2-1b"
+    return (
+        *JUDGED,
+        *(Workload("models", "AdamW", shapes.name) for shapes in models),
+        *(Workload("models", "AdamW", shapes.name, "bf16") for shapes in models if shapes.numel > 1 << 32),
+        *(Workload("sizes", "Adam", shapes.name) for shapes in reversed(ONES)),
+        *(Workload("formats", "AdamW", "one-24", formats) for formats in FORMAT_SETS),
+        *(Workload("formats", "AdamW", mixed, formats) for formats in FORMAT_SETS if formats != "fp32"),
+        *(Workload("rules", name, "200x100000") for name in ("AdamW", "SGD", "Adagrad")),
+        Workload("many", "Adam", "10000x1000"),
+        Workload("tail", "AdamW", "200x100000", tail=TAILS[1]),
+        Workload("tail", "AdamW", mixed, tail=TAILS[1]),
+        Workload("arrays", "Adam", "one-20", front="arrays"),
+        Workload("arrays", "RMSprop", "one-20", front="arrays"),
+    )

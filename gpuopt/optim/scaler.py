@@ -1,0 +1,27 @@
+"""Loss scaling whose search for an overflow only reads the gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from gpuopt.optim.base import Fused
+
+
+class GradScaler(torch.amp.GradScaler):
+    """``torch.amp.GradScaler``, which spares the optimizers of gpuopt a pass over their gradients.
+
+    Torch's own ``step`` reads and writes every gradient to find out whether one is not finite, before it calls the
+    optimizer. This one leaves that to the optimizer's pass that sums the squares of the gradients, which only reads,
+    and which ``max_grad_norm`` needs anyway. Arguments, checkpoints and all else are torch's, and so are the results:
+    other optimizers, gradients that were unscaled by ``unscale_``, and the scale itself are treated as ever.
+    """
+
+    def _check_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        scale = self._scale
+        if not isinstance(optimizer, Fused) or scale is None or not optimizer.has_grads():
+            return super()._check_inf_per_device(optimizer)
+        found: dict[Any, torch.Tensor] = {scale.device: optimizer.will_find_inf(scale.device)}
+        self._per_optimizer_states[id(optimizer)]["found_inf_per_device"] = found
+        return found

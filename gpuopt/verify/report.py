@@ -1,0 +1,99 @@
+"""What ``gpuopt verify`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from rich.text import Text
+
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.verify.proof import Fault, Outcome
+from gpuopt.verify.run import ORACLE, Task
+
+HEAD = f"{'driver':<8} {'rule':<9} {'variants':>8} {'comparisons':>11} {'elements':>15} {'seconds':>8}"
+
+
+@dataclass
+class Line:
+    """One driver and one rule.
+
+    Attributes:
+        driver: Its name.
+        rule: Its name.
+        todo: Number of variants that are to be compared.
+        outcomes: Of those that have been.
+    """
+
+    driver: str
+    rule: str
+    todo: int = 0
+    outcomes: list[tuple[Task, Outcome]] = field(default_factory=list)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all variants have been compared."""
+        return len(self.outcomes) == self.todo
+
+    @property
+    def fault(self) -> Fault | None:
+        """That of the first variant that has one."""
+        in_order = sorted(self.outcomes, key=lambda each: each[0].variant)
+        return next((outcome.fault for _, outcome in in_order if outcome.fault), None)
+
+    def text(self) -> Text:
+        """The line; seconds are those of all processes together."""
+        done = [outcome for _, outcome in self.outcomes]
+        text = Text(
+            f"{self.driver:<8} {self.rule:<9} {len(done):>8} {sum(each.comparisons for each in done):>11,} "
+            f"{sum(each.elements for each in done):>15,} {sum(each.seconds for each in done):>8.1f}  "
+        )
+        if self.fault:
+            return text.append("FAILED", "bold red")
+        return text.append("ok", "green") if self.complete else text.append(f"of {self.todo}", "yellow")
+
+
+def lines(todo: Sequence[Task]) -> dict[tuple[str, str], Line]:
+    """A line for each driver and rule, in order."""
+    made: dict[tuple[str, str], Line] = {}
+    for task in todo:
+        made.setdefault((task.driver, task.rule), Line(task.driver, task.rule)).todo += 1
+    return made
+
+
+def explain(line: Line) -> Iterator[str]:
+    """All that there is to know of a line's first fault."""
+    fault = line.fault
+    assert fault is not None
+    found = fault.difference
+    yield f"{line.driver} {line.rule}: {fault.problem or f'other bits than those of {ORACLE}'}"
+    yield _row("variant", fault.variant)
+    yield _row("case", f"{fault.case}, step {fault.step}")
+    if found is None:
+        return
+    name = fault.formats[found.slot]
+    more = "" if found.count == 1 else f", the first of {found.count:,} that differ"
+    yield _row("slot", found.slot)
+    yield _row("index", f"{found.index} of {found.numel:,} elements of tensor {found.tensor}{more}")
+    yield _row(line.driver, _both(found.got, name))
+    yield _row(ORACLE, _both(found.expected, name))
+    for slot, stored in fault.inputs.items():
+        yield _row(
+            "inputs" if slot == next(iter(fault.inputs)) else "", f"{slot:<16} {_both(stored, fault.formats[slot])}"
+        )
+    for what, values in (("hyper", fault.hyper), ("signals", fault.signals)):
+        for index, (key, value) in enumerate(values.items()):
+            yield _row("" if index else what, f"{key:<18} {value!r}")
+
+
+def _row(what: str, value: str) -> str:
+    return f"  {what:<8} {value}"
+
+
+def _both(stored: int, format_name: str) -> str:
+    """Stored bits in hex, and the value they mean."""
+    format = FORMATS[format_name]
+    with np.errstate(all="ignore"):
+        value = format.load(np.array([stored], f"u{format.itemsize}").view(format.storage))[0]
+    return f"0x{stored:0{2 * format.itemsize}x}  {value!s}"

@@ -1,0 +1,105 @@
+"""Every variant worth comparing, from the registries: a new rule, option or format is covered by being there."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.rules import RULES, Rule
+from gpuopt.kernels.variant import Variant
+
+MIXED = [
+    ("bf16", "bf16", "fp32"),
+    ("fp32", "bf16", "bf16"),
+    ("fp16", "fp32", "bf16"),
+    ("fp64", "fp16", "fp32"),
+]
+"""Formats of parameter, gradient and state that differ."""
+
+FORMAT_SETS = [(name, name, name) for name in FORMATS] + MIXED
+
+
+EPILOGUES = [
+    ("fp32", "fp32", "fp32", "fp32", None, False),
+    ("fp32", "bf16", "fp32", "fp32", "bf16", True),
+    ("fp32", "fp16", "bf16", None, "fp16", False),
+    ("fp64", "fp64", "fp64", "fp32", None, True),
+]
+"""Formats of parameter, gradient, state, average and copy, and whether gradients are zeroed."""
+
+
+def variants() -> list[Variant]:
+    """Every rule with every set of its optional slots in every set of formats, and with what any rule may have."""
+    made = (
+        Variant(
+            rule,
+            (
+                FORMATS[param],
+                FORMATS[grad],
+                *(FORMATS[state] if slot in present else None for slot in rule.slots),
+            ),
+        )
+        for rule in RULES.values()
+        for present in rule.option_sets()
+        for param, grad, state in FORMAT_SETS
+    )
+    plain = list(dict.fromkeys(made))  # without state, two sets of formats can be one
+    return plain + [with_epilogue(rule, *formats) for rule in RULES.values() for formats in EPILOGUES]
+
+
+def with_epilogue(
+    rule: Rule, param: str, grad: str, state: str, average: str | None, copy: str | None, zero_grads: bool
+) -> Variant:
+    """A rule with every slot of its own, and of the epilogue those that have a format."""
+    names = (param, grad, *(state,) * len(rule.slots), average, copy)
+    return Variant(rule, tuple(None if name is None else FORMATS[name] for name in names), zero_grads)
+
+
+def hyper_fields(variant: Variant) -> dict[str, float]:
+    """Plausible hyper of any rule by field name, none of them a power of two."""
+    known = {
+        "grad_scale": -0.7,
+        "weight_decay": 0.03,
+        "decoupled_decay": 0.03,
+        "step_size": 0.011,
+        "one_minus_beta1": 0.1,
+        "one_minus_beta2": 0.003,
+        "root_bias2": 0.77,
+        "eps": 1e-7,
+        "one_minus_alpha": 0.01,
+        "momentum": 0.9,
+        "grad_weight": 0.6,
+        "buffer_coefficient": 0.9,
+        "grad_coefficient": 1.1,
+        "average_weight": 0.02,
+    }
+    return {field: known[field] for field in variant.hyper_fields}
+
+
+def hyper_rows(variant: Variant, step: int) -> list[list[float]]:
+    """Two rows that differ from step to step: one with every term of every rule, one without those that can go."""
+    full = {field: value * (1 + step / 64) for field, value in hyper_fields(variant).items()}
+    bare = {field: value * 1.3 for field, value in full.items()}
+    without = {"grad_scale": 1.0, "weight_decay": 0.0, "decoupled_decay": 0.0, "grad_coefficient": 0.0}
+    bare.update((field, value) for field, value in without.items() if field in bare)
+    return [list(full.values()), list(bare.values())]
+
+
+def edge_hyper_rows(variant: Variant) -> list[list[float]]:
+    """Rows in which one scalar or all of them are at an edge."""
+    plain = hyper_fields(variant)
+    changes = [
+        {"grad_scale": np.inf},
+        {"grad_scale": np.nan},
+        {"grad_scale": 0.0},
+        {"grad_scale": 1.0, "weight_decay": 0.0, "decoupled_decay": 0.0},
+        {"weight_decay": -0.0},
+        {"weight_decay": 1e-40},
+        {"weight_decay": np.inf, "decoupled_decay": 1.0},
+        {"weight_decay": np.nan, "decoupled_decay": np.nan},
+        {"step_size": 0.0, "eps": 0.0},
+        dict.fromkeys(plain, 0.0),
+        dict.fromkeys(plain, 1.0),
+    ]
+    known = [{field: value for field, value in change.items() if field in plain} for change in changes]
+    return [list((plain | change).values()) for change in known]

@@ -1,0 +1,627 @@
+"""``gpuopt bench`` as a user meets it.
+
+- A whole run, shrunk, times every contender that can run here on every workload; its JSON is that of
+  ``bench/SCHEMA.md``, and its tables hold what the JSON holds, without control codes where they go into a file.
+- A contender that is wrong or raises is named and not ranked, and the others are timed; the exit code is 1.
+- A goal is judged against the fastest of its rivals, and is binding only on as many cores as it was set for.
+- What does not fit into memory, or comes after the budget, is skipped with the numbers.
+- Ctrl-C keeps what was done. Patterns that match nothing, an ``--out`` that cannot be written, a device that is not
+  there and a file that cannot be compared with are refused before any work, in a sentence.
+- A run is compared with an older one row by row, with regard to noise; that anything is slower is exit code 1.
+- The README's tables are made of a JSON. The script for a machine with a GPU refuses to begin where there is none.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from gpuopt import backends, machine
+from gpuopt.bench import command, compare, goals, gpu_sweeps, readme, suite, tables
+from gpuopt.bench.alone import Alone
+from gpuopt.bench.code import figures
+from gpuopt.bench.contenders import contenders
+from gpuopt.bench.contenders.contender import Contender, Entrant
+from gpuopt.bench.meters import Sample
+from gpuopt.bench.problem import WARM_UP
+from gpuopt.bench.results import SCHEMA, Contest, Results, Row
+from gpuopt.bench.selection import select
+from gpuopt.bench.timing import Timing
+from gpuopt.bench.workloads import JUDGED, TAILS, Workload, workloads
+
+ROOT = Path(__file__).resolve().parents[1]
+ON_GPU = ROOT / "bench" / "on_gpu.sh"
+TINY = suite.Scale("full", seconds=0.0, alone=True)
+SMALL = (
+    Workload("sizes", "Adam", "one-10", turns=3),
+    Workload("arrays", "Adam", "one-10", front="arrays", turns=3),
+    Workload("formats", "AdamW", "one-10", "bf16-fp32-state", turns=3),
+    Workload("tail", "AdamW", "one-12", tail=TAILS[1], turns=3),
+)
+USUAL = [contender for contender in contenders("cpu") if not contender.slow]
+
+
+def console():
+    return Console(file=io.StringIO(), width=200)
+
+
+def printed(to):
+    return to.file.getvalue()
+
+
+def order(some_workloads=SMALL, some_contenders=USUAL, **options):
+    measured = Alone(extra_memory=7, compile=0.5)
+    return suite.Order("cpu", TINY, some_workloads, some_contenders, alone=lambda *_: measured, **options)
+
+
+def run(out, *some, **options):
+    """Exit code, JSON and terminal of a run."""
+    to = console()
+    code = command.benchmark(order(*some, **options), out, to)
+    assert (out / "report.html").read_text().startswith("<!DOCTYPE html>")
+    return code, json.loads((out / "bench.json").read_text()), printed(to)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    return run(tmp_path_factory.mktemp("bench"))
+
+
+# a whole run
+
+
+def test_whole_run_is_clean(ran):
+    code, found, text = ran
+    assert code == 0
+    assert found["faults"] == []
+    assert "WRONG" not in text
+    assert "\x1b" not in text
+
+
+def test_json_is_that_of_the_schema(ran):
+    _, found, _ = ran
+    schema = (ROOT / "bench" / "SCHEMA.md").read_text()
+
+    def documented(heading):
+        section = schema.split(heading, 1)[1].split("\n## ", 1)[0]
+        cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+        return {name.strip(" `") for cell in cells for name in cell.split(",")}
+
+    assert set(found) == documented("# The JSON of `gpuopt bench`, schema 2")
+    assert set(found["machine"]) == documented("## `machine`")
+    for workload in found["workloads"]:
+        assert set(workload) == documented("## A workload")
+        for row in workload["rows"]:
+            assert set(row) == documented("## A row")
+
+
+def test_json_holds_what_was_measured(ran):
+    _, found, _ = ran
+    assert found["schema"] == SCHEMA == 2
+    assert found["complete"]
+    assert found["scale"] == "full"
+    assert found["drivers"] == backends.available()
+    assert found["copy"]["cpu"]["gb_per_s"] > 0
+    assert [workload["key"] for workload in found["workloads"]] == [workload.key for workload in SMALL]
+    timed = 0
+    for workload in found["workloads"]:
+        for row in workload["rows"]:
+            if row["status"] not in ("exact", "close"):
+                assert row["status"] == "skipped"
+                assert row["why"]
+                assert row["step"] is None
+                continue
+            timed += 1
+            assert row["why"] is None
+            assert row["step"]["n"] == 6
+            assert row["step"]["p10"] <= row["step"]["median"] <= row["step"]["p90"]
+            assert row["device"] is None
+            assert row["gb_per_s"] == pytest.approx(workload["bytes"] / row["step"]["median"] / 1e9)
+            assert row["copy_share"] == pytest.approx(row["gb_per_s"] / found["copy"]["cpu"]["gb_per_s"])
+            assert (row["extra_memory"], row["compile"]) == (7, 0.5)
+            assert (row["launches"] is not None) == row["contender"].startswith("gpuopt")
+    assert timed > len(SMALL)
+
+
+def test_tables_hold_what_was_found(ran):
+    text = ran[2]
+    for workload in SMALL:
+        assert workload.title in text
+    for part in ("Formats", "numba", "for-loop", "copy: cpu", "torch.optim keeps state in its parameter's dtype"):
+        assert part in text
+
+
+# contenders that are wrong, or raise, or do not fit
+
+
+def played(name, after=None, error=None, **settings):
+    """A contender that does nothing, and raises after so many steps."""
+    steps = []
+
+    def set_up(problem):
+        def step():
+            steps.append(name)
+            if after is not None and len(steps) > after:
+                raise error or RuntimeError("it broke\nand more")
+
+        return Entrant(step, lambda: {"param": problem.params()})
+
+    return Contender(name, "cpu", set_up, **settings)
+
+
+@pytest.mark.parametrize(
+    ("contender", "status", "why"),
+    [
+        (played("other"), "wrong", "units in the last place"),
+        (played("other", after=0), "broken", "RuntimeError: it broke"),
+        (played("other", after=0, error=MemoryError("9 GB")), "skipped", "MemoryError: 9 GB"),
+        (played("other", absent=lambda: "it is away"), "skipped", "it is away"),
+        (played("other", refuses=lambda workload: "it will not"), "skipped", "it will not"),
+    ],
+)
+def test_contender_that_cannot_be_ranked_is_named_and_the_others_are_timed(contender, status, why, tmp_path):
+    code, found, text = run(tmp_path, SMALL[:1], [contender, *USUAL[:2]])
+    first, *others = found["workloads"][0]["rows"]
+    assert first["status"] == status
+    assert why in first["why"]
+    assert (first["step"], first["gb_per_s"], first["extra_memory"]) == (None, None, None)
+    assert all(row["step"]["n"] == 6 for row in others)
+    assert why in " ".join(text.split())
+    assert code == (1 if status in ("wrong", "broken") else 0)
+    assert len(found["faults"]) == code
+
+
+def test_wrong_contender_is_not_timed_at_all(tmp_path):
+    steps = []
+
+    def set_up(problem):
+        return Entrant(lambda: steps.append(1), lambda: {"param": problem.params()})
+
+    run(tmp_path, SMALL[:1], [Contender("wrong", "cpu", set_up), USUAL[0]])
+    assert len(steps) == WARM_UP
+
+
+@pytest.mark.parametrize("after", [None, 0])
+def test_fault_of_a_guest_is_told_and_is_no_failure(after, tmp_path):
+    code, found, text = run(tmp_path, SMALL[:1], [played("guest", after=after, guest=True), USUAL[0]])
+    assert code == 0
+    assert len(found["faults"]) == 1
+    assert found["faults"][0] in " ".join(text.split())
+
+
+def test_contender_that_breaks_while_it_is_timed_is_broken(tmp_path, monkeypatch):
+    right = next(each for each in USUAL if each.name == "torch foreach")
+
+    def set_up(problem):
+        entrant, steps = right.set_up(problem), []
+
+        def step():
+            steps.append(1)
+            if len(steps) > 6:
+                raise RuntimeError("late")
+            entrant.step()
+
+        return Entrant(step, entrant.outcome)
+
+    code, found, _ = run(tmp_path, SMALL[:1], [replace(right, name="late", set_up=set_up), right])
+    row, other = found["workloads"][0]["rows"]
+    assert (row["status"], row["why"], row["step"]) == ("broken", "RuntimeError: late", None)
+    assert other["step"]["n"] == 6
+    assert code == 1
+
+
+def test_guest_that_is_not_installed_is_named_once(tmp_path):
+    guest = played("guest", absent=lambda: "guest is not installed", guest=True)
+    _, found, text = run(tmp_path, SMALL[:2], [guest, USUAL[0]])
+    assert found["skipped"] == [{"what": "guest", "why": "guest is not installed"}]
+    assert [row["contender"] for workload in found["workloads"] for row in workload["rows"]] == [USUAL[0].name] * 2
+    assert text.count("guest is not installed") == 1
+
+
+def test_what_does_not_fit_is_skipped_with_the_numbers(tmp_path, monkeypatch):
+    free = 10_000_000
+    monkeypatch.setattr("gpuopt.bench.suite.memory.available", lambda device: free)
+    small, large = Workload("sizes", "Adam", "one-18", turns=3), Workload("sizes", "Adam", "one-20", turns=3)
+    _, found, text = run(tmp_path, [large, small], USUAL[:4])
+    assert found["complete"]
+    assert found["skipped"] == [{"what": large.key, "why": "it needs 0.0 GB at least, and 0.0 GB can be had"}]
+    statuses = [row["status"] for row in found["workloads"][0]["rows"]]
+    assert statuses == ["exact", "exact", "skipped", "skipped"]
+    assert "can be had beside the others" in found["workloads"][0]["rows"][2]["why"]
+    assert large.key in text
+
+
+def test_nothing_begins_after_the_budget(tmp_path):
+    code, found, _ = run(tmp_path, SMALL[:2], USUAL[:1], budget=0.0)
+    assert not found["complete"]
+    assert [skipped["what"] for skipped in found["skipped"]] == [workload.key for workload in SMALL[:2]]
+    assert found["workloads"] == []
+    assert code == 0
+
+
+def test_what_is_not_measured_alone_is_told(tmp_path):
+    asked = replace(order(SMALL[:1], USUAL[:1]), alone=lambda *_: Alone(why="it died"))
+    assert command.benchmark(asked, tmp_path, console()) == 0
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["skipped"][0]["why"] == "it died"
+    assert found["workloads"][0]["rows"][0]["extra_memory"] is None
+
+
+def test_quick_run_measures_nothing_alone(tmp_path):
+    def never(*_):
+        raise AssertionError
+
+    quick = replace(order(SMALL[:1], USUAL[:1]), scale=replace(suite.QUICK, seconds=0.0), alone=never)
+    assert command.benchmark(quick, tmp_path, console()) == 0
+
+
+def test_section_on_compiled_code_is_that_which_was_asked_for(tmp_path):
+    code, found, _ = run(tmp_path, SMALL[:1], USUAL[:1], code=lambda: figures.section((), ()))
+    assert (code, found["code"]["kernels"]) == (0, [])
+
+
+def test_section_that_breaks_is_a_fault_and_the_rest_is_kept(tmp_path):
+    def breaks():
+        raise RuntimeError("no assembler")
+
+    code, found, text = run(tmp_path, SMALL[:1], USUAL[:1], code=breaks)
+    assert (code, found["code"]) == (1, None)
+    assert found["faults"] == ["the section on compiled code: RuntimeError: no assembler"]
+    assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
+    assert "no assembler" in text
+
+
+# goals
+
+
+def row(name, *times, **settings):
+    return Row(name, "close" if times else "skipped", timing=Timing(list(times)), **settings)
+
+
+def test_goal_is_judged_against_the_fastest_rival():
+    rows = [row("ours", 2.0), row("slow", 20.0), row("fast", 7.0), row("absent", why="is not there")]
+    by_name = {each.contender: each for each in rows}
+    goal = goals.Goal("w", "ours", ("slow", "fast", "absent"), 4.0)
+    verdict = goals.judge(goal, by_name)
+    assert (verdict.against, verdict.ratio, verdict.met) == ("fast", 3.5, False)
+    assert goals.judge(replace(goal, at_least=3.5), by_name).met is True
+    assert goals.judge(replace(goal, theirs=("absent",)), by_name).why == "absent: is not there"
+    assert goals.judge(replace(goal, ours="nobody"), by_name).why == "nobody: not run"
+
+
+def test_wrong_contender_is_not_ranked():
+    ours, wrong = row("ours", 2.0), Row("theirs", "wrong", "all of it", timing=Timing([0.1]))
+    assert wrong.median is None
+    verdict = goals.judge(goals.Goal("w", "ours", ("theirs",), 0.9), {"ours": ours, "theirs": wrong})
+    assert (verdict.ratio, verdict.met, verdict.why) == (None, None, "theirs: all of it")
+
+
+@pytest.mark.parametrize(("cores", "word"), [(2, "NOT MET"), (64, "would not be met")])
+def test_goal_binds_only_where_it_was_set_for(cores, word):
+    workload = next(each for each in JUDGED if each.key == "adam/1000x64/fp32")
+    found = Results("quick", [], {**machine.describe(), "cores": cores}, {})
+    found.contests = [Contest(workload, "cpu", [row("gpuopt numba", 1.0), row("torch fused", 2.0)])]
+    command._judge(found)
+    to = console()
+    tables.show(found, to)
+    assert word in printed(to)
+    assert found.goals[0]["binding"] is (cores == 2)
+
+
+def test_busy_machine_is_told_of():
+    to = console()
+    tables.show(Results("full", [], {**machine.describe(), "others_load": 0.4}, {}), to)
+    assert "Other processes took 40% of the CPU" in printed(to)
+
+
+# what is asked for
+
+
+def invoke(*arguments):
+    answer = CliRunner().invoke(command.app, arguments)
+    return answer.exit_code, " ".join(answer.output.split())
+
+
+def test_ctrl_c_keeps_what_was_done(tmp_path):
+    def interrupts(problem):
+        raise KeyboardInterrupt
+
+    stopper = played("stopper", refuses=lambda workload: None if workload == SMALL[1] else "not yet")
+    code, found, text = run(tmp_path, SMALL[:3], [*USUAL[:1], replace(stopper, set_up=interrupts)])
+    assert code == 130
+    assert "Interrupted" in text
+    assert "saved" in text
+    assert not found["complete"]
+    assert [workload["key"] for workload in found["workloads"]] == [workload.key for workload in SMALL[:2]]
+    assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
+    assert found["workloads"][1]["rows"][0]["step"] is None
+
+
+def test_process_that_is_killed_leaves_what_was_done(tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def dies(problem):
+        raise Killed
+
+    dead = played("dead", refuses=lambda workload: None if workload == SMALL[1] else "not yet")
+    with pytest.raises(Killed):
+        run(tmp_path, SMALL[:2], [*USUAL[:1], replace(dead, set_up=dies)])
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert not found["complete"]
+    assert [workload["key"] for workload in found["workloads"]] == [SMALL[0].key]
+
+
+def test_patterns_choose_workloads_and_contenders():
+    everything = workloads("cpu")
+    some, who = select(["*/one-10/*", "GPUOPT*"], everything, USUAL, quick=True)
+    assert [workload.key for workload in some] == ["adam/one-10/fp32"]
+    assert {contender.name for contender in who} == {"gpuopt numba", "gpuopt numpy"}
+    some, who = select(["torch compiled"], everything, contenders("cpu"), quick=True)
+    assert tuple(some) == JUDGED
+    assert [contender.name for contender in who] == ["torch compiled"]
+    some, who = select([], everything, USUAL, quick=False)
+    assert (some, who) == (list(everything), USUAL)
+    some, who = select(["*"], everything, contenders("cpu"), quick=True)
+    assert len(some) == len(everything)
+    assert "torch compiled" not in {contender.name for contender in who}
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    def never(*_):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(suite, "run", never)
+
+
+@pytest.mark.usefixtures("no_work")
+def test_list_names_everything():
+    code, text = invoke("--list", "--device", "cpu")
+    assert code == 0
+    for contender in contenders("cpu"):
+        assert contender.name in text
+    assert "".join(JUDGED[0].key.split()) in text.replace(" ", "")
+
+
+@pytest.mark.usefixtures("no_work")
+def test_pattern_that_matches_nothing_lists_what_there_is(tmp_path):
+    code, text = invoke("--only", "adam/nonsense", "--out", str(tmp_path), "--device", "cpu")
+    assert code == 2
+    assert "--only 'adam/nonsense' matches nothing" in text
+    assert JUDGED[0].key in text
+    assert "torch foreach" in text
+
+
+@pytest.mark.usefixtures("no_work")
+def test_out_that_cannot_be_written_is_refused_before_any_work(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    for out in (file, file / "below"):
+        code, text = invoke("--out", str(out), "--device", "cpu")
+        assert code == 2
+        assert "--out must be a folder that can be written" in text
+    assert file.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("no_work")
+def test_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(command.backends, "available", lambda: {"triton": "PyTorch sees no CUDA device"})
+    code, text = invoke("--device", "cuda", "--out", str(tmp_path))
+    assert (code, text) == (2, "--device cuda cannot be used here: PyTorch sees no CUDA device.")
+    code, text = invoke("--device", "tpu", "--out", str(tmp_path))
+    assert (code, text) == (2, "--device must be cpu or cuda, but is tpu.")
+
+
+def test_command_takes_its_options(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(command, "benchmark", lambda asked, out, to, old: seen.append((asked, out, old)) or 0)
+    monkeypatch.setattr(command.backends, "available", lambda: {"triton": "PyTorch sees no CUDA device"})
+    assert invoke("--device", "cpu")[0] == 0
+    options = ["--quick", "--only", "adam/1000x64/*", "--only", "gpuopt*", "--out", str(tmp_path), "--budget", "9"]
+    assert invoke("--device", "cpu", *options)[0] == 0
+    assert invoke("--quick", "--code")[0] == 0
+    (full, out, old), (quick, other_out, _), (with_code, *_) = seen
+    assert (full.code is None, quick.code is None, with_code.code is None) == (False, True, False)
+    assert with_code.device == "cpu"
+    assert (full.scale, len(full.workloads), str(out), old) == (suite.FULL, len(workloads("cpu")), "out", None)
+    assert (quick.scale, other_out, quick.budget) == (suite.QUICK, tmp_path, 9.0)
+    assert [workload.key for workload in quick.workloads] == ["adam/1000x64/fp32"]
+
+
+# an older run
+
+
+def aged(found, factor, contender="gpuopt numpy"):
+    """The same run with one contender's times multiplied."""
+    old = copy.deepcopy(found)
+    for workload in old["workloads"]:
+        for each in workload["rows"]:
+            if each["contender"] == contender and each["step"]:
+                each["step"] = {"n": 9, "median": factor * 1.0, "p10": factor * 0.99, "p90": factor * 1.01}
+    return old
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        ((1.0, 0.99, 1.01), (1.2, 1.19, 1.21), "slower"),
+        ((1.2, 1.19, 1.21), (1.0, 0.99, 1.01), "faster"),
+        ((1.0, 0.99, 1.01), (1.04, 1.03, 1.05), "same"),
+        ((1.0, 0.99, 1.01), (1.2, 1.0, 1.3), "same"),
+        ((1.0, 0.8, 1.2), (1.2, 1.19, 1.21), "same"),
+    ],
+)
+def test_difference_counts_when_it_is_more_than_the_threshold_and_the_noise(before, after, verdict):
+    was, now = (dict(zip(("median", "p10", "p90"), times, strict=True)) for times in (before, after))
+    assert compare._verdict(was, now) == verdict
+
+
+def test_older_run_is_compared_row_by_row(ran):
+    _, found, _ = ran
+    slow, fast = aged(found, 1.0), aged(found, 2.0)
+    verdicts = {(change.workload, change.contender): change for change in compare.changes(slow, fast)}
+    changed = {key for key, change in verdicts.items() if change.verdict != "same"}
+    assert changed == {(workload.key, "gpuopt numpy") for workload in SMALL}
+    assert all(verdicts[key].verdict == "slower" for key in changed)
+    assert all(change.verdict in ("same", "faster") for change in compare.changes(fast, slow))
+
+
+def test_row_that_is_wrong_now_is_lost(ran):
+    _, found, _ = ran
+    new = copy.deepcopy(found)
+    new["workloads"][0]["rows"][0].update(status="wrong", step=None)
+    lost = [change for change in compare.changes(found, new) if change.verdict != "same"]
+    assert [(change.contender, change.verdict, change.is_worse) for change in lost] == [("gpuopt numba", "lost", True)]
+
+
+@pytest.mark.parametrize(("factor", "code"), [(1e-9, 1), (1e9, 0)])
+def test_slower_than_the_older_run_is_exit_code_1(factor, code, ran, tmp_path):
+    old = aged(ran[1], factor)
+    old["machine"]["cpu"] = "Another"
+    to = console()
+    only_ours = [contender for contender in USUAL if contender.name == "gpuopt numpy"]
+    assert command.benchmark(order(SMALL[:1], only_ours), tmp_path, to, old) == code
+    assert ("slower" if code else "faster") in printed(to)
+    assert "Not the same machine: cpu was Another" in printed(to)
+
+
+@pytest.mark.usefixtures("no_work")
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is no JSON"),
+        ('{"schema": 1}', "must be of schema 2, but"),
+        ("[]", "must be of schema 2, but"),
+    ],
+)
+def test_file_that_cannot_be_compared_with_is_refused(text, said, tmp_path):
+    path = tmp_path / "old.json"
+    if text is not None:
+        path.write_text(text)
+    code, output = invoke("--compare", str(path), "--out", str(tmp_path), "--device", "cpu")
+    assert code == 2
+    assert said in output
+
+
+# the README
+
+
+def test_readme_tables_are_made_of_the_json(ran, capsys, tmp_path, monkeypatch):
+    _, found, _ = ran
+    columns = {"adam/one-10/fp32": "a", "adamw/one-10/bf16-fp32-state": "b"}
+    lines = readme.table(found, columns).splitlines()
+    assert lines[:2] == ["| | a | b |", "|---|---|---|"]
+    medians = {each["contender"]: each["step"]["median"] for each in found["workloads"][0]["rows"] if each["step"]}
+    fused = next(line for line in lines if line.startswith("| torch fused |"))
+    assert fused == f"| torch fused | {medians['torch fused'] * 1e3:.1f} | none |"
+    with pytest.raises(ValueError, match="have no adam/one-12"):
+        readme.table(found, {"adam/one-12/fp32": "c"})
+    monkeypatch.setattr(readme, "TABLES", {"one": columns})
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps(found))
+    readme.main([str(path)])
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+def test_readme_tables_are_of_workloads_that_a_quick_run_has():
+    keys = {workload.key for workload in JUDGED}
+    assert {key for columns in readme.TABLES.values() for key in columns} == keys
+
+
+# a machine with a GPU
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_script_refuses_without_a_gpu_before_it_installs_and_runs_every_part_with_one(tmp_path):
+    assert os.access(ON_GPU, os.X_OK)
+    calls = tmp_path / "calls"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {calls}\ncase "$*" in *verify*) exit 1;; esac\n')
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 'No devices were found' >&2\nexit 6\n")
+    for program in (python, smi):
+        program.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": str(python), "OUT": str(tmp_path / "out")}
+    done = subprocess.run([ON_GPU], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    assert "no NVIDIA GPU" in done.stderr
+    assert not calls.exists()
+
+    smi.write_text("#!/bin/sh\necho 'NVIDIA Fake 100'\n")
+    done = subprocess.run([ON_GPU], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1  # verify fails, and the parts after it run all the same
+    lines = calls.read_text().splitlines()
+    assert [any(part in line for line in lines) for part in ("pytest", "verify", "bench --device cuda", "sweeps")] == (
+        [True] * 4
+    )
+    assert (tmp_path / "out" / "nvidia-fake-100").is_dir()
+
+
+def test_alternative_constants_hold_for_a_while():
+    driver = SimpleNamespace(TILE=1024, OPTIONS={"num_warps": 4, "enable_fp_fusion": False})
+    with gpu_sweeps._alternative(driver, 4096, 16):
+        assert driver.TILE == 4096
+        assert driver.OPTIONS == {"num_warps": 16, "enable_fp_fusion": False}
+    assert (driver.TILE, driver.OPTIONS["num_warps"]) == (1024, 4)
+
+
+class PlayedMeter:
+    """Takes steps, and always the same time."""
+
+    def once(self, entrant):
+        entrant.step()
+
+    def sample(self, entrant):
+        entrant.step()
+        return Sample(1e-5, 2e-6)
+
+
+def test_sweeps_with_the_gpu_played_by_the_host(monkeypatch, tmp_path, capsys):
+    cupy_driver = pytest.importorskip("gpuopt.kernels.drivers.cupy")
+    triton_driver = pytest.importorskip("gpuopt.kernels.drivers.triton")
+    array = SimpleNamespace(
+        float32=np.float32,
+        zeros=np.zeros,
+        random=SimpleNamespace(standard_normal=np.zeros),
+        cuda=SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=0)),
+    )
+    launched, given = [], []
+
+    def noting(name):
+        return lambda table, *_: launched.append((name, table.tile, triton_driver.OPTIONS["num_warps"]))
+
+    monkeypatch.setitem(sys.modules, "cupy", array)
+    monkeypatch.setattr(gpu_sweeps, "meter_for", lambda device: PlayedMeter())
+    monkeypatch.setattr(gpu_sweeps, "FORM_SIZES", (1, 64))
+    monkeypatch.setattr(gpu_sweeps, "TILE_SIZES", (5000,))
+    monkeypatch.setattr(gpu_sweeps, "ROUNDS", 1)
+    for driver, name in ((cupy_driver, "run_plain"), (cupy_driver, "run_table"), (triton_driver, "run")):
+        monkeypatch.setattr(driver, name, noting(name))
+    monkeypatch.setattr(cupy_driver, "place_table", lambda table, hyper, stream: given.append(hyper.tobytes()))
+    constants = triton_driver.TILE, triton_driver.OPTIONS
+
+    gpu_sweeps.main(tmp_path)
+    found = json.loads((tmp_path / "sweeps.json").read_text())
+    assert [each["numel"] for each in found["cupy_forms"]] == [1, 64]
+    assert found["cupy_forms"][0]["gpu"] == {"plain": 2e-6, "table": 2e-6}
+    assert set(found["triton_tiles"][0]["host"]) == {"1024 x 4", "2048 x 8", "4096 x 16", "2048 x 4"}
+    assert {(tile, warps) for name, tile, warps in launched if name == "run"} == set(gpu_sweeps.TILES)
+    assert len(set(given)) == 2
+    assert constants == (triton_driver.TILE, triton_driver.OPTIONS)
+    assert "plain 2.0 us" in capsys.readouterr().out

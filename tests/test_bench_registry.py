@@ -1,0 +1,356 @@
+"""The benchmark's registry is what it says.
+
+- Models have the published numbers of parameters; scaled ones have as many tensors. Keys are unique, and goals are of
+  workloads and contenders that exist. Bytes are those of the algorithm.
+- A workload's data repeats a pool, and an outcome is held to the oracle's bit by bit, wherever in a tensor it differs.
+- Every contender that can run here is right on every kind of workload, gpuopt to the bit; one that takes a wrong step
+  is wrong, in every format. The naive code computes what the oracle computes, to rounding.
+- Adapters to libraries that are not installed give their classes the settings that mean the workload.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from inspect import signature
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gpuopt import arrays, backends
+from gpuopt.bench import goals
+from gpuopt.bench.contenders import contenders, libraries
+from gpuopt.bench.contenders.contender import TOLERANCE, Contender, Entrant
+from gpuopt.bench.contenders.naive import NAIVE
+from gpuopt.bench.contenders.torch import torch_params
+from gpuopt.bench.optimizers import OPTIMIZERS
+from gpuopt.bench.problem import POOL, WARM_UP, Deviation, Problem
+from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes, llama
+from gpuopt.bench.workloads import FORMAT_SETS, GROUPS, JUDGED, TAILS, Workload, workloads
+
+PUBLISHED = {
+    "resnet-50": 25_557_032,
+    "vit-l16": 304_326_632,
+    "gpt2-124m": 124_439_808,
+    "llama-3.2-1b": 1_235_814_400,
+    "llama-3.1-8b": 8_030_261_248,
+}
+FEW = Shapes("few", "a few", ((50,), (7, 3), (1,), (4100,)))
+HOST_DRIVERS = [name for name, why in backends.available().items() if why is None and name in ("numba", "numpy")]
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setitem(SHAPES, FEW.name, FEW)
+    return partial(Workload, "rules", shapes_name=FEW.name)
+
+
+def verdict(contender, workload):
+    problem = Problem(workload, "cpu")
+    entrant = contender.set_up(problem)
+    for _ in range(WARM_UP):
+        entrant.prepare()
+        entrant.step()
+    return contender.judge(workload, problem.deviation(entrant.outcome(), problem.expected()))
+
+
+# the registry
+
+
+def test_models_have_the_published_numbers_of_parameters():
+    assert {model.name: model.numel for model in MODELS} == PUBLISHED
+
+
+def test_scaled_models_have_as_many_tensors_and_fewer_elements():
+    by_name = {model.name: model for model in MODELS}
+    for scaled in SCALED:
+        model = by_name[scaled.name.partition("-width-")[0]]
+        assert len(scaled.shapes) == len(model.shapes)
+        assert scaled.numel < model.numel / 4
+
+
+def test_embeddings_that_are_not_tied_count_twice():
+    untied, tied = (sum(map(np.prod, llama(8, 2, 16, 1, 4, tied, 2, 100))) for tied in (False, True))
+    assert untied - tied == 100 * 8
+
+
+def test_single_tensors_go_from_2_to_the_10_to_2_to_the_30():
+    assert (min(one.numel for one in ONES), max(one.numel for one in ONES)) == (1 << 10, 1 << 30)
+    assert all(one.numel == 1 << int(one.name.removeprefix("one-")) for one in ONES)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_keys_are_unique_and_groups_have_titles(device):
+    keys = [workload.key for workload in workloads(device)]
+    assert len(keys) == len(set(keys))
+    assert {workload.group for workload in workloads(device)} == set(GROUPS)
+    assert set(JUDGED) <= set(workloads(device))
+
+
+def test_a_gpu_has_the_models_in_full_and_a_cpu_has_not():
+    on_gpu, on_cpu = ({workload.shapes_name for workload in workloads(device)} for device in ("cuda", "cpu"))
+    assert set(PUBLISHED) <= on_gpu
+    assert set(PUBLISHED) & on_cpu == {"resnet-50"}
+    assert {shapes.name for shapes in SCALED} <= on_cpu
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_every_rule_format_and_tail_is_there(device):
+    found = workloads(device)
+    assert {workload.optimizer_name for workload in found} == set(OPTIMIZERS)
+    assert {workload.formats_name for workload in found} == set(FORMAT_SETS)
+    assert {workload.tail for workload in found} == {(), *TAILS}
+    assert {"10000x1000", "1000x64", "200x100000"} <= {workload.shapes_name for workload in found}
+
+
+def test_goals_are_of_workloads_and_contenders_that_exist():
+    names = {contender.name for contender in contenders("cpu")}
+    assert len(goals.GOALS) == 10
+    assert {goal.workload for goal in goals.GOALS} == {workload.key for workload in JUDGED}
+    for goal in goals.GOALS:
+        assert {goal.ours, *goal.theirs} <= names
+
+
+@pytest.mark.parametrize(
+    ("workload", "per_element"),
+    [
+        (Workload("", "Adam", "one-20m"), 28),
+        (Workload("", "RMSprop", "one-20m"), 20),
+        (Workload("", "SGD", "one-20m"), 20),
+        (Workload("", "AdamW", "one-20m", "bf16-fp32-state"), 22),
+        (Workload("", "AdamW", "one-20m", "bf16"), 14),
+        (Workload("", "AdamW", "one-20m", tail=TAILS[0]), 36),
+        (Workload("", "AdamW", "one-20m", tail=TAILS[1]), 40),
+    ],
+)
+def test_bytes_are_those_of_the_algorithm(workload, per_element):
+    assert workload.bytes == per_element * 20_000_000
+
+
+# the data and the verdict
+
+
+def test_tensors_repeat_the_pool_one_after_the_other(monkeypatch):
+    monkeypatch.setitem(SHAPES, "long", Shapes("long", "", ((700_000,), (2, 900_000), (5,))))
+    problem = Problem(Workload("", "Adam", "long"), "cpu")
+    flat = torch.cat([param.flatten() for param in problem.params()])
+    assert torch.equal(flat[:POOL], problem._params)
+    assert torch.equal(flat[POOL : 2 * POOL], problem._params)
+    assert torch.equal(flat[2 * POOL :], problem._params[: 2_500_005 - 2 * POOL])
+    squares = sum(float(grad.double().square().sum()) for grad in problem.grads)
+    assert problem.max_norm == pytest.approx(0.5 * squares**0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("front", ["torch", "arrays"])
+@pytest.mark.parametrize("index", [0, 1_000_002, 1_000_003, 2_400_000])
+def test_one_wrong_element_anywhere_is_found(front, index, monkeypatch):
+    monkeypatch.setitem(SHAPES, "long", Shapes("long", "", ((700_000,), (1_800_001,))))
+    workload = Workload("", "Adam", "long", front=front)
+    problem = Problem(workload, "cpu")
+    wanted = {"param": problem._params}
+    params = problem.params()
+    assert problem.deviation({"param": params}, wanted).exact
+    first = len(params[0])
+    tensor, at = (params[0], index) if index < first else (params[1], index - first)
+    kept = float(tensor[at])
+    tensor[at] = float(np.nextafter(np.float32(kept), np.float32(9)))
+    found = problem.deviation({"param": params}, wanted)
+    assert not found.exact
+    assert 0 < found.units <= 1
+    tensor[at] = float("nan")
+    assert problem.deviation({"param": params}, wanted).units == float("inf")
+
+
+def test_zeros_of_different_signs_have_different_bits(few):
+    problem = Problem(few(optimizer_name="Adam"), "cpu")
+    params = [torch.full_like(param, -0.0) for param in problem.params()]
+    assert not problem.deviation({"param": params}, {"param": torch.zeros_like(problem._params)}).exact
+
+
+@pytest.mark.parametrize(
+    ("contender", "found", "status"),
+    [
+        ({"bits": True}, Deviation(True, 0, 0), "exact"),
+        ({"bits": True}, Deviation(False, 1, 0), "wrong"),
+        ({}, Deviation(True, 0, 0), "exact"),
+        ({}, Deviation(False, TOLERANCE["fp32"], 9), "close"),
+        ({}, Deviation(False, TOLERANCE["fp32"] + 1, 0), "wrong"),
+        ({}, Deviation(False, float("inf"), 0), "wrong"),
+        ({"coarse": 0.1}, Deviation(False, 1e6, 0.1), "close"),
+        ({"coarse": 0.1}, Deviation(False, 0, 0.11), "wrong"),
+        ({"coarse": 0.1}, Deviation(False, 0, float("nan")), "wrong"),
+    ],
+)
+def test_verdict_follows_from_the_deviation(contender, found, status):
+    given, why = Contender("x", "cpu", lambda problem: Entrant(lambda: None, dict), **contender).judge(
+        Workload("", "Adam", "one-10"), found
+    )
+    assert given == status
+    assert (why is None) == (status in ("exact", "close"))
+
+
+def test_bits_may_differ_where_gradients_are_clipped():
+    ours = Contender("x", "cpu", lambda problem: Entrant(lambda: None, dict), bits=True)
+    assert ours.judge(Workload("", "AdamW", "one-10", tail=TAILS[0]), Deviation(False, 2, 0))[0] == "close"
+
+
+# contenders
+
+KINDS = [
+    *({"optimizer_name": name} for name in OPTIMIZERS),
+    *({"optimizer_name": name, "front": "arrays"} for name in ("Adam", "AdamW", "RMSprop")),
+    *({"optimizer_name": "AdamW", "formats_name": formats} for formats in ("bf16-fp32-state", "bf16")),
+    *({"optimizer_name": "AdamW", "tail": tail} for tail in TAILS),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_contender_is_right(kind, few):
+    workload = few(**kind)
+    taking_part = [
+        each for each in contenders("cpu") if not each.slow and not each.absent() and not each.refuses(workload)
+    ]
+    assert {f"gpuopt {driver}" for driver in HOST_DRIVERS} <= {each.name for each in taking_part}
+    for contender in taking_part:
+        status, why = verdict(contender, workload)
+        assert status in ("exact", "close"), (contender.name, why)
+        if contender.bits and not workload.tail:
+            assert status == "exact"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_contender_with_another_learning_rate_is_wrong(kind, few, monkeypatch):
+    workload = few(**kind)
+    for contender in contenders("cpu"):
+        if contender.slow or contender.absent() or contender.refuses(workload):
+            continue
+        problem = Problem(workload, "cpu")
+        expected = problem.expected()
+        problem.workload = SimpleNamespace(
+            **{name: getattr(workload, name) for name in ("optimizer", "formats", "front", "tail", "shapes")},
+            lr=1.1 * workload.lr,
+        )
+        entrant = contender.set_up(problem)
+        for _ in range(WARM_UP):
+            entrant.prepare()
+            entrant.step()
+        status, why = contender.judge(workload, problem.deviation(entrant.outcome(), expected))
+        assert status == "wrong", contender.name
+        assert "units in the last place" in why
+
+
+def test_tail_that_leaves_gradients_is_wrong(few):
+    workload = few(optimizer_name="AdamW", tail=TAILS[1])
+    problem = Problem(workload, "cpu")
+    (ours,) = (each for each in contenders("cpu") if each.name == "gpuopt numpy")
+    entrant = ours.set_up(problem)
+    for _ in range(WARM_UP):
+        entrant.prepare()
+        entrant.step()
+    outcome = dict(entrant.outcome())
+    assert all(not grad.any() for grad in outcome["grad"])
+    outcome["grad"] = problem.grads
+    assert ours.judge(workload, problem.deviation(outcome, problem.expected()))[0] == "wrong"
+
+
+def test_what_torch_has_not_is_said(few):
+    by_name = {each.name: each for each in contenders("cpu")}
+    assert "has none" in by_name["torch fused"].refuses(few(optimizer_name="RMSprop"))
+    mixed = few(optimizer_name="Adam", formats_name="bf16-fp32-state")
+    assert "keeps state in its parameter's dtype" in by_name["torch foreach"].refuses(mixed)
+    assert "takes too long" in by_name["torch compiled"].refuses(few(optimizer_name="Adam"))
+
+
+def test_absent_torch_is_named_with_the_way_to_get_it(monkeypatch):
+    monkeypatch.setattr("gpuopt.bench.contenders.torch.find_spec", lambda name: None)
+    monkeypatch.setattr("gpuopt.bench.contenders.ours.find_spec", lambda name: None)
+    by_name = {each.name: each for each in contenders("cpu")}
+    for way in ("fused", "foreach", "for-loop", "compiled"):
+        assert "pip install 'gpuopt[torch]'" in by_name[f"torch {way}"].absent()
+    assert "pip install 'gpuopt[torch]'" in by_name["gpuopt numpy"].refuses(JUDGED[-1])
+    assert by_name["gpuopt numpy"].refuses(JUDGED[0]) is None
+
+
+@pytest.mark.parametrize("name", sorted(NAIVE))
+@pytest.mark.parametrize("backend", HOST_DRIVERS)
+def test_naive_code_computes_what_the_oracle_does(name, backend):
+    function, slots = NAIVE[name]
+    rng = np.random.default_rng(3)
+    p = rng.standard_normal(257)
+    theirs = {"p": p.copy()}
+    kind = getattr(arrays, name)
+    plain = {"epsilon_hat": False} if "epsilon_hat" in kind.settings else {}
+    eps = {"eps": 1e-8} if "eps" in kind.settings else {}
+    optimizer = kind(lr=0.01, backend=backend, **plain, **eps)
+    state = {slot: np.zeros_like(p) for slot in slots}
+    for step in range(1, 6):
+        g = rng.standard_normal(257)
+        function(p, g, state, step, 0.01)
+        optimizer.update(theirs, {"p": g})
+    np.testing.assert_allclose(p, theirs["p"], rtol=0, atol=1e-13)  # some 5 x 10 roundings of values below 4
+
+
+def test_there_is_naive_code_for_every_optimizer():
+    kinds = {name for name in arrays.__all__ if isinstance(getattr(arrays, name), type)} - {"Optimizer"}
+    assert set(NAIVE) == kinds
+    for function, _ in NAIVE.values():
+        assert list(signature(function).parameters)[:4] == ["p", "g", "state", "step"]
+
+
+# other libraries
+
+
+def torch_class(name):
+    """An optimizer that takes a library's arguments for one of torch's."""
+
+    def make(params, lr, adam_w_mode=None, adamw_mode=None, weight_decay=0.0, **settings):
+        for flag in ("quantize", "master_weight_bits", "foreach"):
+            settings.pop(flag, None)
+        decoupled = adam_w_mode or adamw_mode or "AdamW" in name
+        if decoupled:
+            return torch.optim.AdamW(params, lr, weight_decay=weight_decay, **settings)
+        kind = next(kind for kind in ("Adam", "SGD", "RMSprop", "Adagrad") if kind.lower() in name.lower())
+        if kind == "Adam" and not decoupled:
+            assert weight_decay == 0
+        return getattr(torch.optim, kind)(params, lr, **settings)
+
+    return make
+
+
+@pytest.mark.parametrize("library", libraries.LIBRARIES, ids=lambda library: library.name)
+def test_library_is_given_settings_that_mean_the_workload(library, few, monkeypatch):
+    names = {name for name, _ in library.classes.values()}
+    monkeypatch.setitem(sys.modules, library.module, SimpleNamespace(**{name: torch_class(name) for name in names}))
+    for optimizer in library.classes:
+        workload = few(optimizer_name=optimizer)
+        contender = Contender(
+            library.name, "cpu", partial(libraries._set_up, library), coarse=library.coarse, guest=True
+        )
+        assert libraries._refuses(library, workload) is None
+        assert verdict(contender, workload)[0] in ("exact", "close")
+
+
+def test_library_says_what_it_has_not(few):
+    by_name = {library.name: partial(libraries._refuses, library) for library in libraries.LIBRARIES}
+    assert "has no RMSprop" in by_name["optimi"](few(optimizer_name="RMSprop"))
+    assert "does not store bf16" in by_name["optimi"](few(optimizer_name="Adam", formats_name="bf16"))
+    assert "tail" in by_name["Apex"](few(optimizer_name="AdamW", tail=TAILS[0]))
+    assert "PyTorch" in by_name["Apex"](few(optimizer_name="Adam", front="arrays"))
+
+
+def test_library_is_absent_until_it_is_installed(monkeypatch):
+    found = {each.name: each for each in contenders("cpu")}
+    monkeypatch.setattr(libraries, "find_spec", lambda name: None)
+    assert found["optimi"].absent() == "optimi is not installed"
+    monkeypatch.setattr(libraries, "find_spec", lambda name: object())
+    assert found["optimi"].absent() is None
+    assert "Apex" not in found
+    assert "DeepSpeed" not in {each.name for each in contenders("cuda")}
+
+
+def test_gradients_are_shared_unless_the_step_writes_them(few):
+    plain, tail = (Problem(few(optimizer_name="AdamW", tail=tail), "cpu") for tail in ((), TAILS[1]))
+    assert torch_params(plain)[0].grad is plain.grads[0]
+    assert torch_params(tail)[0].grad is not tail.grads[0]

@@ -1,0 +1,556 @@
+"""The comparison of trainings is fair, and says so when a contender is not what it should be.
+
+- Each clock gets the time of its own part: with a fake clock, known costs come back, and so do the optimizer's share
+  and the time to a loss. Evaluating, reading the loss and warming up are in neither.
+- Contenders take turns of some steps, another one first in each round, on the same batches.
+- A contender that computes something else is wrong, one that leaves finite losses has diverged, one that raises is
+  broken: each is named and not ranked, and the others train on. One that cannot run here says why.
+- The data is real, and what a model is evaluated on is never trained on; batches are the same at every call.
+- The models learn. gpuopt's drivers for the host end with the same bits, close to torch's in every loss.
+- JSON, tables and pictures tell all of it. Ctrl-C keeps what was done; what cannot be done is refused before any work.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+from typer.testing import CliRunner
+
+from gpuopt.bench.train import command, curves, data, lockstep, table, tasks, ways
+from gpuopt.bench.train.gpt import Size
+from gpuopt.bench.train.lockstep import Point, Training
+from gpuopt.bench.train.results import EARLY, Contest, Results
+from gpuopt.bench.train.tasks import Recipe, Task
+from gpuopt.bench.train.ways import REFERENCE, Stepping, Way
+from gpuopt.machine import describe
+
+RECIPE = Recipe(lr=5e-3, betas=(0.9, 0.99), weight_decay=0.1, max_norm=1.0, warm_up=5, steps=60)
+
+MAKERS = {
+    "gpt": partial(tasks.gpt, Size(context=8, width=16, layers=1, heads=2), 8, RECIPE, 3.4, 20),
+    "digits": partial(tasks.digits, 4, 32, RECIPE._replace(lr=0.01), 2.25, 20),
+}
+"""The tasks of the benchmark, but tiny."""
+
+
+class FakeTime:
+    """A clock that moves when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def spend(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Costly(nn.Module):
+    """Two logits for each row, one forward pass of which takes a second in training and a hundred in evaluation."""
+
+    def __init__(self, time: FakeTime) -> None:
+        super().__init__()
+        self.time = time
+        self.weight = nn.Parameter(torch.tensor([[0.5, -0.5]]))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Costly:
+        return Costly(self.time)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.time.spend(1.0 if torch.is_grad_enabled() else 100.0)
+        return inputs @ self.weight
+
+
+def costly_task(time: FakeTime, seen: list[int] | None = None, steps: int = 60) -> Task:
+    """Each step lowers the loss; ``seen`` gets the steps that batches are asked for."""
+    batch = torch.ones(4, 1), torch.ones(4, dtype=torch.int64)
+
+    def batch_of(step: int) -> tasks.Batch:
+        if seen is not None:
+            seen.append(step)
+        return batch
+
+    return Task(
+        key="costly",
+        title="costly",
+        model=partial(Costly, time),
+        batch=batch_of,
+        batch_size=4,
+        held_out=batch,
+        unit="row",
+        facts={"source": "made up", "sha256": "", "train": 4, "held_out": 4},
+        recipe=RECIPE._replace(steps=steps),
+        goal=0.5,
+        evaluate_every=5,
+    )
+
+
+def sgd(run: Callable[[], object], rate: float = 0.1) -> Callable[[nn.Module, Recipe], Stepping]:
+    """Plain descent, and ``run`` after each step."""
+
+    def begin(model: nn.Module, recipe: Recipe) -> Stepping:
+        optimizer = torch.optim.SGD(model.parameters())
+
+        def step() -> None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+            optimizer.zero_grad()
+            run()
+
+        return Stepping(optimizer, step)
+
+    return begin
+
+
+def nothing() -> None:
+    pass
+
+
+def trained(task: Task, contenders: list[Way], **options: Any) -> Contest:
+    contest = Contest(task)
+    lockstep.train(task, contenders, "cpu", contest.trainings, **options)
+    return contest
+
+
+def console() -> Console:
+    return Console(file=io.StringIO(), width=80)
+
+
+def shown(*contests: Contest) -> str:
+    to = console()
+    table.show(Results("tiny", "cpu", ["bench"], describe(), list(contests), complete=True), to)
+    assert isinstance(to.file, io.StringIO)
+    return to.file.getvalue()
+
+
+@pytest.fixture(scope="module", params=list(MAKERS))
+def contest(request: pytest.FixtureRequest) -> Contest:
+    """A tiny training by every contender that there is."""
+    return trained(MAKERS[request.param](), ways.ways("cpu"))
+
+
+# clocks and turns
+
+
+def test_known_costs_and_shares_come_back() -> None:
+    time = FakeTime()
+    costs = {REFERENCE: 0.25, "gpuopt fast": 1 / 9, "gpuopt slow": 1.0}
+    contest = trained(
+        costly_task(time),
+        [Way(name, sgd(partial(time.spend, cost))) for name, cost in costs.items()],
+        clock=time,
+    )
+    rows = {row["contender"]: row for row in _json(contest)["tasks"][0]["rows"]}
+    assert [rows[name]["share"] for name in costs] == pytest.approx([0.2, 0.1, 0.5])
+    for name, cost in costs.items():
+        row = rows[name]
+        assert row["model"]["median"] == pytest.approx(1.0)
+        assert row["optimizer"]["p90"] == pytest.approx(cost)
+        assert row["seconds"] == pytest.approx(60 * (1 + cost))
+        assert row["reached"]["seconds"] == pytest.approx(row["reached"]["step"] * (1 + cost))
+        assert [step for step, _, _ in row["curve"]] == list(range(0, 61, 5))
+        assert all(seconds == pytest.approx(step * (1 + cost)) for step, seconds, _ in row["curve"])
+    assert [training.contender for training in contest.ranked()] == ["gpuopt fast", REFERENCE, "gpuopt slow"]
+
+
+def test_goal_is_reached_at_the_first_evaluation_that_is_as_low() -> None:
+    contest = trained(costly_task(FakeTime()), [Way(REFERENCE, sgd(nothing))])
+    training = contest.trainings[0]
+    losses = [point.loss for point in training.curve]
+    assert losses == sorted(set(losses), reverse=True)
+    for goal, expected in ((losses[4], 4), (np.nextafter(losses[4], 0), 5), (losses[0], 0)):
+        assert Contest(replace(contest.task, goal=goal)).goal_of(training) == training.curve[expected]
+    assert Contest(replace(contest.task, goal=np.nextafter(losses[-1], 0))).goal_of(training) is None
+
+
+def test_contenders_take_turns_and_another_one_begins_each_round() -> None:
+    told: list[str] = []
+    names = ["a", "b", "c"]
+    seen: list[int] = []
+    trained(costly_task(FakeTime(), seen, steps=18), [Way(name, sgd(partial(told.append, name))) for name in names])
+    expected = [name for name in names for _ in range(lockstep.WARM_UP)]
+    for order, steps in (("abc", 5), ("bca", 5), ("cab", 5), ("abc", 3)):
+        expected += [name for name in order for _ in range(steps)]
+    assert told == expected
+    after = seen[len(names) * lockstep.WARM_UP :]
+    assert sorted(after) == sorted(list(range(18)) * 3)
+
+
+def test_learning_rate_is_set_before_each_step() -> None:
+    rates: list[float] = []
+
+    def begin(model: nn.Module, recipe: Recipe) -> Stepping:
+        optimizer = torch.optim.SGD(model.parameters())
+        return Stepping(optimizer, lambda: rates.append(optimizer.param_groups[0]["lr"]))
+
+    trained(costly_task(FakeTime()), [Way(REFERENCE, begin)])
+    assert rates[lockstep.WARM_UP :] == [RECIPE.lr_at(step) for step in range(60)]
+
+
+def test_learning_rate_rises_to_its_peak_and_falls_to_a_tenth() -> None:
+    rates = [RECIPE.lr_at(step) for step in range(RECIPE.steps + 1)]
+    assert rates[:5] == pytest.approx([1e-3, 2e-3, 3e-3, 4e-3, 5e-3])
+    assert rates[5:] == sorted(rates[5:], reverse=True)
+    assert rates[-1] == pytest.approx(5e-4)
+
+
+# contenders that are not what they should be
+
+
+def _diverging() -> Callable[[nn.Module, Recipe], Stepping]:
+    def begin(model: nn.Module, recipe: Recipe) -> Stepping:
+        def run() -> None:
+            with torch.no_grad():
+                for param in model.parameters():
+                    param.fill_(torch.nan)
+
+        return Stepping(torch.optim.SGD(model.parameters()), run)
+
+    return begin
+
+
+def _breaking(after: int) -> Callable[[nn.Module, Recipe], Stepping]:
+    left = [after]
+
+    def run() -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise RuntimeError("out of luck")
+
+    return sgd(run)
+
+
+def _refusing(model: nn.Module, recipe: Recipe) -> Stepping:
+    raise ValueError("not this model")
+
+
+@pytest.mark.parametrize(
+    ("begin", "status", "why", "steps"),
+    [
+        (sgd(nothing, rate=0.11), "wrong", f"off those of {REFERENCE} within 30 steps", 60),
+        (_diverging(), "diverged", "its loss was nan at step 1", 2),
+        (_breaking(lockstep.WARM_UP + 13), "broken", "RuntimeError: out of luck", 13),
+        (_refusing, "broken", "ValueError: not this model", 0),
+    ],
+    ids=["wrong", "diverging", "breaking in training", "breaking at once"],
+)
+def test_contender_that_is_not_right_is_named_and_not_ranked(begin: Any, status: str, why: str, steps: int) -> None:
+    good = Way(REFERENCE, sgd(nothing)), Way("twin", sgd(nothing))
+    contest = trained(costly_task(FakeTime()), [good[0], Way("odd", begin), good[1]])
+    odd = contest.trainings[1]
+    assert contest.judged(odd)[0] == status
+    assert why in (contest.judged(odd)[1] or "")
+    assert odd.steps == steps
+    assert {training.contender for training in contest.ranked()} == {REFERENCE, "twin"}
+    assert contest.missed(odd) == status
+    found = _json(contest)
+    assert found["faults"] == [f"costly: odd is {status}: {contest.judged(odd)[1]}"]
+    assert found["tasks"][0]["rows"][1]["reached"] is None
+    assert f"WRONG: costly: odd is {status}" in shown(contest)
+
+
+def test_contender_that_cannot_run_here_says_why() -> None:
+    contest = trained(
+        costly_task(FakeTime()), [Way(REFERENCE, sgd(nothing)), Way("gpuopt odd", _refusing, "odd is not installed")]
+    )
+    assert contest.judged(contest.trainings[1]) == ("skipped", "odd is not installed")
+    assert _json(contest)["faults"] == []
+    assert "gpuopt odd is skipped: odd is not installed" in shown(contest)
+
+
+def test_loss_that_is_not_reached_is_said_so() -> None:
+    task = replace(costly_task(FakeTime()), goal=1e-6)
+    contest = trained(task, [Way(REFERENCE, sgd(nothing))])
+    row = _json(contest)["tasks"][0]["rows"][0]
+    assert row["reached"] is None
+    assert row["missed"].startswith("its lowest loss in 60 of 60 steps was 0.1")
+    assert f"{REFERENCE} did not reach the loss" in shown(contest)
+
+
+def test_drivers_that_end_with_different_bits_are_told_of() -> None:
+    task = costly_task(FakeTime())
+    nudged = sgd(nothing, rate=0.1 * (1 + 1e-6))
+    contest = trained(
+        task,
+        [
+            Way(REFERENCE, sgd(nothing)),
+            Way("gpuopt a", sgd(nothing), ours=True),
+            Way("gpuopt b", nudged, ours=True),
+        ],
+    )
+    assert contest.same_bits() is False
+    assert contest.judged(contest.trainings[2]) == ("trained", None)
+    assert _json(contest)["faults"] == ["costly: gpuopt's drivers ended with different bits"]
+    assert "DIFFERENT BITS" in shown(contest)
+
+
+def test_one_driver_alone_has_nothing_to_compare_bits_with() -> None:
+    contest = trained(costly_task(FakeTime()), [Way(REFERENCE, sgd(nothing)), Way("gpuopt a", sgd(nothing), ours=True)])
+    assert contest.same_bits() is None
+    assert "no bits to compare" in shown(contest)
+
+
+def test_deviation_is_the_largest_share_of_the_reference() -> None:
+    contest = Contest(costly_task(FakeTime()))
+    late = [1.0] * EARLY + [1.5]
+    contest.trainings += [Training(REFERENCE, losses=[1.0] * (EARLY + 1)), Training("other", losses=late)]
+    assert contest.deviation(contest.trainings[0]) is None
+    assert contest.deviation(contest.trainings[1]) == pytest.approx(0.5)
+    assert contest.deviation(contest.trainings[1], EARLY) == 0.0
+    assert contest.judged(contest.trainings[1]) == ("trained", None)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_learning_rate_wrong_by_a_hundredth_is_found(name: str) -> None:
+    def begin(model: nn.Module, recipe: Recipe) -> Stepping:
+        stepping = torch_way.begin(model, recipe)
+
+        def run() -> None:
+            for group in stepping.optimizer.param_groups:
+                group["lr"] *= 1.01
+            stepping.run()
+
+        return replace(stepping, run=run)
+
+    torch_way = next(way for way in ways.ways("cpu") if way.name == REFERENCE)
+    contest = trained(MAKERS[name](), [torch_way, Way("odd", begin)])
+    assert contest.judged(contest.trainings[1])[0] == "wrong"
+
+
+# data and models
+
+
+def test_text_is_pythons_manual_and_split_once() -> None:
+    text = data.text()
+    codes = np.concatenate([text.train, text.held_out])
+    manual = "".join(text.characters[code] for code in codes)
+    assert "The Python interpreter" in manual or "Python" in manual
+    assert sorted(set(manual)) == list(text.characters)
+    assert len(text.train) == len(codes) * 9 // 10
+    assert len(codes) > 100_000
+
+
+def test_digits_are_all_of_scikit_learns_and_split_once() -> None:
+    images = data.digits()
+    assert (len(images.train), len(images.held_out)) == (1437, 360)
+    assert images.train.shape[1:] == (1, 8, 8)
+    assert (images.train.min(), images.train.max()) == (0, 1)
+    rows = {image.tobytes() for image in np.concatenate([images.train, images.held_out])}
+    assert len(rows) == 1797  # no two are equal, so none is in both parts
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_batches_are_repeatable_and_differ_from_step_to_step(name: str) -> None:
+    task, again = MAKERS[name](), MAKERS[name]()
+    for step in (0, 1, 50):
+        for one, other in zip(task.batch(step), again.batch(step), strict=True):
+            assert torch.equal(one, other)
+    assert not torch.equal(task.batch(0)[0], task.batch(1)[0])
+
+
+def test_text_batches_are_windows_whose_targets_are_the_next_characters() -> None:
+    task = MAKERS["gpt"]()
+    text = "".join(chr(code) for code in data.text().train)
+    for inputs, targets in zip(*task.batch(3), strict=True):
+        window = "".join(chr(code) for code in [*inputs.tolist(), targets[-1].item()])
+        assert window in text
+        assert torch.equal(inputs[1:], targets[:-1])
+
+
+def test_an_epoch_has_no_image_twice() -> None:
+    task = MAKERS["digits"]()
+    images = torch.cat([task.batch(step)[0] for step in range(1437 // 32)]).numpy()
+    assert len({image.tobytes() for image in images}) == len(images)
+
+
+@pytest.mark.parametrize("scale", [tasks.FULL, tasks.QUICK], ids=["full", "quick"])
+@pytest.mark.parametrize("name", ["gpt", "digits"])
+def test_initial_weights_are_repeatable_and_know_nothing(name: str, scale: dict[str, Callable[[], Task]]) -> None:
+    task = scale[name]()
+    state = torch.random.get_rng_state()
+    model, again = task.model(), task.model()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+    with torch.no_grad():
+        loss = tasks.loss_of(model(task.held_out[0]), task.held_out[1]).item()
+    classes = model(task.held_out[0][:1]).shape[-1]
+    assert loss == pytest.approx(np.log(classes), rel=0.05)
+    assert task.goal < 0.8 * loss
+
+
+def test_gpt_does_not_see_what_follows() -> None:
+    task = MAKERS["gpt"]()
+    model, tokens = task.model(), task.batch(0)[0]
+    changed = tokens.clone()
+    changed[:, 5] = (changed[:, 5] + 1) % len(data.text().characters)
+    with torch.no_grad():
+        before, after = model(tokens), model(changed)
+    assert torch.equal(before[:, :5], after[:, :5])
+    assert not torch.equal(before[:, 5:], after[:, 5:])
+
+
+# every contender
+
+
+def test_every_contender_learns_and_none_is_at_fault(contest: Contest) -> None:
+    assert [training.contender for training in contest.trainings] == [
+        "torch fused",
+        "torch foreach",
+        "torch for-loop",
+        "gpuopt numba",
+        "gpuopt numpy",
+    ]
+    assert _json(contest)["faults"] == []
+    for training in contest.trainings:
+        assert contest.judged(training) == ("trained", None)
+        assert training.curve[-1].loss < contest.task.goal < 0.99 * training.curve[0].loss
+
+
+def test_drivers_end_with_the_same_bits(contest: Contest) -> None:
+    digests = {training.digest for training in contest.trainings if training.ours}
+    assert len(digests) == 1
+    assert None not in digests
+    assert contest.same_bits() is True
+
+
+def test_json_tells_all_of_it(contest: Contest) -> None:
+    found = json.loads(json.dumps(_json(contest), allow_nan=False))
+    task = found["tasks"][0]
+    assert (found["schema"], found["device"], task["key"]) == (1, "cpu", contest.task.key)
+    assert task["recipe"]["steps"] == 60
+    assert len(task["data"]["sha256"]) == 64
+    assert sorted(task["ranked"]) == sorted(training.contender for training in contest.trainings)
+    for row in task["rows"]:
+        assert row["steps"] == 60
+        assert row["model"]["n"] == row["optimizer"]["n"] == 60
+        assert row["seconds"] >= row["reached"]["seconds"] > 0
+        assert 0 < row["share"] < 1
+        assert [step for step, _, _ in row["curve"]] == [0, 20, 40, 60]
+        assert row["loss"] == row["curve"][-1][2]
+        assert (row["deviation"]["all"] is None) == (row["contender"] == REFERENCE)
+
+
+def test_table_has_a_row_per_contender_in_80_columns(contest: Contest) -> None:
+    text = shown(contest)
+    lines = text.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    for training in contest.trainings:
+        assert sum(line.strip().startswith(training.contender + " ") for line in lines) == 1
+    assert "…" not in text
+    assert "Same bits in all parameters at the end: gpuopt numba and gpuopt numpy" in text
+
+
+def test_picture_is_a_picture(contest: Contest, tmp_path: Path) -> None:
+    curves.draw(contest, tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_picture_without_any_evaluation(tmp_path: Path) -> None:
+    curves.draw(
+        Contest(costly_task(FakeTime()), [Training("none", curve=[Point(0, 0.0, 1.0, 0.0)])]), tmp_path / "a.png"
+    )
+    assert (tmp_path / "a.png").is_file()
+
+
+def test_settings_of_pytorch_are_as_they_were() -> None:
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    trained(costly_task(FakeTime(), steps=1), [Way(REFERENCE, _refusing)])
+    after = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    assert after == before
+
+
+# the command
+
+
+def _json(*contests: Contest) -> dict[str, Any]:
+    return Results("tiny", "cpu", ["bench"], describe(), list(contests), complete=True).as_dict()
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes ``--quick`` quicker."""
+    monkeypatch.setattr(tasks, "QUICK", MAKERS)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_command_writes_json_and_a_picture_of_what_was_asked_for(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "folder"
+    ran = CliRunner().invoke(command.app, ["--quick", "--only", "digits", "--out", str(out), "--device", "cpu"])
+    assert ran.exit_code == 0, ran.output
+    found = json.loads((out / "train.json").read_text())
+    assert [task["key"] for task in found["tasks"]] == ["digits"]
+    assert (found["scale"], found["complete"]) == ("quick", True)
+    assert sorted(path.name for path in out.iterdir()) == ["train-digits.png", "train.json"]
+    assert "train.json" in ran.output
+
+
+@pytest.mark.usefixtures("tiny")
+def test_fault_ends_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = [Way(REFERENCE, sgd(nothing)), Way("gpuopt odd", sgd(nothing, rate=0.2), ours=True)]
+    monkeypatch.setattr(ways, "ways", lambda device: wrong)
+    ran = CliRunner().invoke(command.app, ["--quick", "--only", "digits", "--out", str(tmp_path), "--device", "cpu"])
+    assert ran.exit_code == command.WRONG
+    assert "WRONG: digits: gpuopt odd is wrong" in ran.output
+
+
+@pytest.mark.usefixtures("tiny")
+def test_ctrl_c_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = [lockstep.WARM_UP + 25]
+
+    def run() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ways, "ways", lambda device: [Way(REFERENCE, sgd(run))])
+    ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), "--device", "cpu"])
+    assert ran.exit_code == command.INTERRUPTED
+    found = json.loads((tmp_path / "train.json").read_text())
+    assert found["complete"] is False
+    assert [task["key"] for task in found["tasks"]] == ["gpt"]
+    row = found["tasks"][0]["rows"][0]
+    assert (row["steps"], row["digest"]) == (24, None)
+    assert [step for step, _, _ in row["curve"]] == [0, 20]
+    assert "of 60 steps" in row["missed"]
+    assert "Interrupted" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--only", "llama"], "--only must be one of gpt, digits, but is 'llama'"),
+        (["--device", "tpu"], "--device must be one of cpu, cuda, but is 'tpu'"),
+        (["--device", "cuda"], "--device is cuda, but PyTorch sees no GPU here"),
+        (["--out", "/dev/null/folder"], "--out must be a folder that can be written, but /dev/null/folder is not: "),
+    ],
+)
+def test_what_cannot_be_done_is_refused_before_any_work(
+    options: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "compare", lambda *arguments: pytest.fail("work was begun"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), *options])
+    assert ran.exit_code == command.UNUSABLE
+    assert message in ran.output
+
+
+@pytest.mark.parametrize("package", command.PACKAGES)
+def test_missing_package_is_named_with_the_way_to_get_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda name: None if name == package else "found")
+    ran = CliRunner().invoke(command.app, [])
+    assert ran.exit_code == command.UNUSABLE
+    assert f"{package} is not installed (pip install 'gpuopt[bench]')" in ran.output
