@@ -8,6 +8,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 CALLER=4321 # a uid that the image does not know
+# Needs a compiler, Python's headers and a cache, as Triton's launcher does on a GPU.
+COMPILES='import torch; torch.compile(lambda x: x.sin() + 1)(torch.ones(1000))'
 
 main() {
     require
@@ -26,6 +28,7 @@ main() {
     timed "gpuopt verify --quick" run "$work/out" gpuopt verify --quick
     timed "gpuopt bench --quick" run "$work/out" gpuopt bench --quick
     results_are_the_callers
+    timed "torch.compile" run "$work/out" python -c "$COMPILES"
 
     refuses "cannot be written by uid $CALLER" "$work/others" gpuopt bench --quick
     refuses "start it with --gpus all" "$work/out" env GPUOPT_CUDA=13 gpuopt-entrypoint gpuopt bench
@@ -40,8 +43,8 @@ require() {
 }
 
 make_base() {
-    debootstrap --variant=minbase --include=ca-certificates,python3,python3-venv bookworm "$work/debian" "$DEBIAN_MIRROR" \
-        >"$work/log" 2>&1 || die "debootstrap failed: $(tail --lines=3 "$work/log")"
+    debootstrap --variant=minbase --include=ca-certificates,libpython3-dev,python3,python3-venv \
+        bookworm "$work/debian" "$DEBIAN_MIRROR" >"$work/log" 2>&1 || die "debootstrap failed: $(tail --lines=3 "$work/log")"
     local scratch
     scratch=$(store from scratch)
     store copy --quiet "$scratch" "$work/debian" / >/dev/null
