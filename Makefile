@@ -1,13 +1,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help test bench lint format clean
+.PHONY: help test pytest bench lint format docker-check clean
 
 help:  ## show this help
-	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile
+
+test: lint  ## lint, then run every test
+	$(MAKE) --no-print-directory pytest
 
 # Triton decides when it decorates whether to interpret, so interpreted tests run in a process of their own.
-test: lint  ## lint, then run every test
+pytest:
 	TRITON_INTERPRET=0 $(BIN)/pytest -n 2 --ignore=tests/interpreted
 	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 tests/interpreted
 
@@ -18,10 +21,15 @@ lint: .venv/installed  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/shellcheck docker/*.sh
 
 format: .venv/installed  ## format and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
+
+docker-check:  ## build the Docker image without Docker and run it (as root)
+	docker/check.sh
 
 clean:  ## remove the environment, caches and builds
 	rm -rf .venv .*_cache .hypothesis build dist out *.egg-info
