@@ -57,7 +57,7 @@ def machine(results: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {head['versions'][name]}" for name in ("torch", "numpy", "numba"))
     return (
         f"{head['cpu']}, {head['cores']} cores, {head['date'][:10]}; {versions}; a copy, read and written, "
-        f"at {copy:.1f} GB/s."
+        f"at {copy:.1f} GB/s, without what the CPU reads because it is about to be overwritten."
     )
 
 

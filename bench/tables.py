@@ -19,6 +19,11 @@ from gpuopt.bench.workloads import GROUPS, Workload
 BUSY = 0.05
 """Share of the CPU from which on other processes spoil the times."""
 
+CAPTION = (
+    "Milliseconds per step, the median, and its share of the rate of a copy. A CPU also reads what a copy overwrites, "
+    "which is not counted: a step, which overwrites what it has read, can have more than all of it."
+)
+
 MARKS = {"wrong": "WRONG", "broken": "BROKEN", "skipped": "-"}
 
 
@@ -30,7 +35,7 @@ def show(results: Results, console: Console) -> None:
         if contests:
             console.print(group_table(title, contests, results))
     if results.contests:
-        console.print(Text("Milliseconds per step, the median, and its share of the rate of a copy.", style="dim"))
+        console.print(Text(CAPTION, style="dim"))
     if results.code is not None:
         console.print(code_table.tables(results.code))
     if results.goals:
