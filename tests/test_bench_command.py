@@ -8,7 +8,6 @@
 - Ctrl-C keeps what was done. Patterns that match nothing, an ``--out`` that cannot be written, a device that is not
   there and a file that cannot be compared with are refused before any work, in a sentence.
 - A run is compared with an older one row by row, with regard to noise; that anything is slower is exit code 1.
-- The README's tables are made of a JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from gpuopt import backends, machine
-from gpuopt.bench import command, compare, goals, readme, suite, tables
+from gpuopt.bench import command, compare, goals, suite, tables
 from gpuopt.bench.alone import Alone
 from gpuopt.bench.code import figures
 from gpuopt.bench.contenders import contenders
@@ -534,28 +533,3 @@ def test_file_that_cannot_be_compared_with_is_refused(text, said, tmp_path):
     code, output = invoke("--compare", str(path), "--out", str(tmp_path), "--device", "cpu")
     assert code == 2
     assert said in output
-
-
-# the README
-
-
-def test_readme_tables_are_made_of_the_json(ran, capsys, tmp_path, monkeypatch):
-    _, found, _ = ran
-    columns = {"adam/one-10/fp32": "a", "adamw/one-10/bf16-fp32-state": "b"}
-    lines = readme.table(found, columns).splitlines()
-    assert lines[:2] == ["| | a | b |", "|---|---|---|"]
-    medians = {each["contender"]: each["step"]["median"] for each in found["workloads"][0]["rows"] if each["step"]}
-    fused = next(line for line in lines if line.startswith("| torch fused |"))
-    assert fused == f"| torch fused | {medians['torch fused'] * 1e3:.1f} | none |"
-    with pytest.raises(ValueError, match="have no adam/one-12"):
-        readme.table(found, {"adam/one-12/fp32": "c"})
-    monkeypatch.setattr(readme, "TABLES", {"one": columns})
-    path = tmp_path / "bench.json"
-    path.write_text(json.dumps(found))
-    readme.main([str(path)])
-    assert capsys.readouterr().out.splitlines() == lines
-
-
-def test_readme_tables_are_of_workloads_that_a_quick_run_has():
-    keys = {workload.key for workload in JUDGED}
-    assert {key for columns in readme.TABLES.values() for key in columns} == keys

@@ -206,10 +206,18 @@ def run(
     driver.run(table, variant.hyper_array(hyper_rows), signals=signals)
 
 
+def code_in(ptx: str) -> str:
+    """PTX less what follows for debuggers: the sources' paths are those of the checkout that Triton first compiled."""
+    code, files, _ = ptx.partition("\t.file\t")
+    assert files
+    return code
+
+
 @pytest.mark.parametrize("variant", DISASSEMBLED, ids=str)
 def test_run_compiles_the_kernel_that_is_examined_here(variant: Variant, launches: Launches) -> None:
     run(variant, [5000, 3], [list(hyper_fields(variant).values())])
-    assert [kernel.asm["ptx"] for kernel in launches.kernels] == [compile_triton(variant, "sm_90").ptx]
+    (kernel,) = launches.kernels
+    assert code_in(kernel.asm["ptx"]) == code_in(compile_triton(variant, "sm_90").ptx)
 
 
 @pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]], ids=str)
