@@ -15,6 +15,11 @@ REST = 0.015
 """Seconds before each turn, in which threads that another contender left spinning fall asleep."""
 
 
+WARM = 0.005
+"""Seconds of each turn, at least, that are not timed: after a rest a core takes as long to run at full speed, which
+would meet those alone whose first step is over sooner."""
+
+
 @dataclass
 class Timing:
     """What is seen of a contender. Times are in seconds per step.
@@ -40,13 +45,14 @@ def measure(
     steps_per_turn: int = 2,
     seconds: float,
     rest: float = REST,
+    warm: float = WARM,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
     advance: Callable[[], object] = nothing,
 ) -> None:
     """Times entrants round-robin, and fills their timings as it goes.
 
-    In each round every entrant has one turn: a rest, one step that is not timed, and ``steps_per_turn`` that are.
+    In each round every entrant has one turn: a rest, steps that are not timed, and ``steps_per_turn`` that are.
     One that raises is out from then on, and nothing of it is kept.
 
     Args:
@@ -56,6 +62,7 @@ def measure(
         steps_per_turn: Timed steps in a turn.
         seconds: No round but the first few begins later than this.
         rest: Seconds before each turn.
+        warm: Seconds that the steps which are not timed take at least; there is always one.
         clock: Gives the time in seconds.
         sleep: Waits for some seconds.
         advance: Called after each round.
@@ -68,6 +75,7 @@ def measure(
             if timing.problem is None:
                 sleep(rest)
                 try:
+                    _warm_up(entrant, meter, warm, clock)
                     _turn(entrant, timing, meter, steps_per_turn)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the others are to be timed)
                     timing.problem = first_line(error)
@@ -75,8 +83,14 @@ def measure(
         advance()
 
 
-def _turn(entrant: Entrant, timing: Timing, meter: Meter, steps: int) -> None:
+def _warm_up(entrant: Entrant, meter: Meter, seconds: float, clock: Callable[[], float]) -> None:
+    end = clock() + seconds
     meter.once(entrant)
+    while clock() < end:
+        meter.once(entrant)
+
+
+def _turn(entrant: Entrant, timing: Timing, meter: Meter, steps: int) -> None:
     for _ in range(steps):
         sample = meter.sample(entrant)
         if sample.throttled is None:

@@ -1,7 +1,8 @@
 """The harness of the benchmark tells the truth. Clocks, GPUs and contenders are played, and their costs known.
 
-- A time is that of the timed steps alone, and ratios of medians are those of the costs. Contenders take turns, with one
-  step in each that is not timed; what prepares a step is outside of its time.
+- A time is that of the timed steps alone, and ratios of medians are those of the costs. Contenders take turns, with
+  steps at the beginning that are not timed, for as long whether they are fast or slow; what prepares a step is outside
+  of its time.
 - On a GPU the flush of the cache and the head start are outside the time too, and samples that were taken while the
   GPU was held back are thrown away and counted.
 - A contender that raises is out, and the others go on.
@@ -77,6 +78,13 @@ def test_contenders_take_turns_with_one_step_each_that_is_not_timed():
     fake = FakeTime()
     fake.measure(fake.entrant("a", 1), fake.entrant("b", 1), turns=2, steps_per_turn=3)
     assert fake.steps() == "aaaabbbb" * 2
+
+
+def test_fast_contenders_have_as_long_to_warm_up_as_slow_ones():
+    fake = FakeTime()
+    fast, slow = fake.measure(fake.entrant("a", 0.25), fake.entrant("b", 8.0), turns=1, steps_per_turn=2, warm=1.0)
+    assert fake.steps() == "aaaa" + "aa" + "b" + "bb"
+    assert (fast.step, slow.step) == ([0.25] * 2, [8.0] * 2)
 
 
 def test_every_step_is_prepared_and_every_turn_begins_with_a_rest():
