@@ -145,12 +145,13 @@ def _memory_of_tensor(tensor: Any, name: str) -> Memory:
         raise TypeError(f"{name} must be of dtype {_DTYPES}, but is {tensor.dtype}")
     if tensor.is_neg():
         raise ValueError(f"{name} must not be a view that negates, but is one: call resolve_neg()")
-    if tensor.untyped_storage().nbytes() == 0 and tensor.numel():
+    stored = tensor.untyped_storage().nbytes()
+    if stored == 0 and tensor.numel():
         raise ValueError(f"{name} must have memory, but its storage has been freed")
     if tensor.data_ptr() == 0 and tensor.numel():
         raise TypeError(f"{name} must have memory of its own, but {type(tensor).__name__} has none")
     size = format.itemsize
-    return Memory(
+    memory = Memory(
         "torch",
         device.index,
         tensor.data_ptr(),
@@ -159,6 +160,10 @@ def _memory_of_tensor(tensor: Any, name: str) -> Memory:
         format,
         writable=True,
     )
+    needed = tensor.storage_offset() * size + memory.extent[1] - memory.address
+    if tensor.numel() and needed > stored:
+        raise ValueError(f"{name} must lie within its storage, but needs {needed} bytes of it, and it has {stored}")
+    return memory
 
 
 @cache

@@ -105,6 +105,7 @@ def test_contender_that_raises_is_out_and_the_others_go_on():
     def breaks():
         if fake.now > 5:
             raise RuntimeError("no more\nof this")
+        fake.now += 1
 
     broken, good = fake.measure(Entrant(breaks, dict), fake.entrant("a", 1.0))
     assert broken.problem == "RuntimeError: no more"

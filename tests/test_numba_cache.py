@@ -44,7 +44,7 @@ def hits_and_misses(folder, change=""):
 def test_a_second_process_reads_what_the_first_compiled(tmp_path):
     assert hits_and_misses(tmp_path) == (0, 1)
     assert hits_and_misses(tmp_path) == (1, 0)
-    assert hits_and_misses(tmp_path, "driver._fingerprint = lambda: 'another source'") == (0, 1)
+    assert hits_and_misses(tmp_path, "driver.source_fingerprint = lambda: 'another source'") == (0, 1)
 
 
 def test_each_variant_has_an_index_of_its_own(tmp_path):
@@ -64,9 +64,9 @@ def test_the_fingerprint_covers_every_source(tmp_path, monkeypatch):
     rule = tmp_path / "rules" / "adam.py"
     rule.write_text("a = 1")
     monkeypatch.setattr(driver, "__file__", str(tmp_path / "drivers" / "numba.py"))
-    before = driver._fingerprint.__wrapped__()
+    before = driver.source_fingerprint.__wrapped__()
     rule.write_text("a = 2")
-    assert driver._fingerprint.__wrapped__() != before
+    assert driver.source_fingerprint.__wrapped__() != before
 
 
 class Dispatcher:

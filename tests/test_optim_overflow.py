@@ -14,6 +14,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from kit.checkpoints import bits, ways
@@ -87,6 +89,65 @@ def test_squares_of_float64_that_overflow(huge):
     scaler.update()
     assert param.tolist() == ([-1.0, -huge / 64] if huge == 1e200 else [0.0, 0.0])
     assert scaler.get_scale() == (64.0 if huge == 1e200 else 32.0)
+
+
+each_scaler = pytest.mark.parametrize("kind", [torch.amp.GradScaler, gpuopt.GradScaler], ids=["torch", "gpuopt"])
+
+
+@each_scaler
+@pytest.mark.parametrize("gap", [1, 2])
+def test_what_is_packed_is_not_stale_after_an_overflow(kind, gap):
+    """Gradients of another order of axes than their parameters', and parameters with gaps."""
+    made = torch.nn.Parameter(torch.zeros(3, 2 * gap)[:, ::gap])
+    optimizer, scaler = gpuopt.SGD([made], lr=1.0), new_scaler(kind)
+    scaler.scale(torch.zeros(()))
+    made.grad = torch.zeros(2, 3).t()
+    for step, value in enumerate([1.0, float("inf"), 1.0, 2.0, 1.0]):
+        made.grad.fill_(value * scaler.get_scale())
+        if step == 2:
+            with torch.no_grad():
+                made.fill_(100.0)
+        scaler.step(optimizer)
+        scaler.update()
+    assert made.tolist() == [[96.0] * 2] * 3
+
+
+def test_a_skipped_step_keeps_no_gradient_alive():
+    param, scaler = torch.nn.Parameter(torch.zeros(3)), new_scaler(gpuopt.GradScaler)
+    optimizer = gpuopt.SGD([param], lr=1.0)
+    for value in (1.0, 1.0, float("inf")):
+        optimizer.zero_grad()
+        scaler.scale((param * value).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    last = weakref.ref(param.grad)
+    optimizer.zero_grad()
+    assert last() is None
+
+
+@each_scaler
+@pytest.mark.parametrize("wide", [1, 0])
+def test_an_empty_tensor_beside_float64(kind, wide):
+    made = [torch.nn.Parameter(torch.zeros(numel, dtype=torch.float64)) for numel in (0, wide)]
+    optimizer, scaler = gpuopt.SGD(made, lr=1.0), new_scaler(kind)
+    scaler.scale(sum(param.sum() for param in made).float()).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert made[1].tolist() == [-1.0] * wide
+
+
+def test_a_step_that_fails_before_it_looks_leaves_nothing_behind():
+    param, scaler = torch.nn.Parameter(torch.zeros(3)), new_scaler(gpuopt.GradScaler)
+    optimizer = gpuopt.SGD([param], lr=1.0)
+    scaler.scale(param.sum()).backward()
+    optimizer.max_grad_norm = -1.0
+    with pytest.raises(ValueError, match="max_grad_norm"):
+        scaler.step(optimizer)
+    optimizer.max_grad_norm = None
+    del optimizer.grad_scale, optimizer.found_inf  # which torch leaves
+    param.grad.fill_(float("inf"))
+    optimizer.step()
+    assert param.tolist() == [-float("inf")] * 3
 
 
 def test_no_overflow():

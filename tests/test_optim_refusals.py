@@ -202,16 +202,18 @@ def test_parameters(name: str, what: str) -> None:
 
 
 @each_time
+@pytest.mark.parametrize("left", [0, 20], ids=["freed", "shrunk"])
 @each_class
-def test_parameters_whose_storage_was_freed(name: str, steps: int) -> None:
+def test_parameters_whose_storage_is_too_small(name: str, left: int, steps: int) -> None:
     pair = pair_of(name)
     for seed in range(steps):
         pair.step(seed)
     set_grads(pair.ours, 9)
     storage, held = pair.ours[2].untyped_storage(), pair.ours[2].detach().clone()
     size = storage.nbytes()
-    storage.resize_(0)
-    assert_refused(pair, ValueError, "param 1 of group 1 must have memory, but its storage has been freed")
+    storage.resize_(left)
+    said = "have memory, but its storage has been freed" if not left else "lie within its storage, but needs "
+    assert_refused(pair, ValueError, f"param 1 of group 1 must {said}")
     storage.resize_(size)
     pair.ours[2].data.copy_(held)
     assert_goes_on(pair)

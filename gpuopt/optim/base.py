@@ -142,11 +142,11 @@ class Fused(torch.optim.Optimizer):
         self.state = States(self.state)
         self._kept = None
 
-    def has_grads(self) -> bool:
+    def _has_grads(self) -> bool:
         """Whether a parameter has a gradient."""
         return any(param.grad is not None for param in self._params())
 
-    def will_find_inf(self, device: torch.device) -> torch.Tensor:
+    def _will_find_inf(self, device: torch.device) -> torch.Tensor:
         """Has the next step find out whether a gradient is not finite, and then do nothing.
 
         Returns:
@@ -206,7 +206,7 @@ class Fused(torch.optim.Optimizer):
         kept, self._kept = self._kept, None  # until all is well again
         still_holds = kept is not None and kept.fits(self.param_groups, self._key(), self.state) and kept.take_grads()
         if kept is None or not still_holds:
-            if not self.has_grads():
+            if not self._has_grads():
                 self._kept = kept
                 return
             if capturing:
@@ -226,8 +226,7 @@ class Fused(torch.optim.Optimizer):
             if self.max_grad_norm is not None:
                 self.last_grad_norm = clip(kept.device_steps, sums, self.max_grad_norm, self.error_if_nonfinite)
         if to_find_inf is not None and self._skips(to_find_inf):
-            self._kept = kept if still_holds else None
-            return
+            return  # nothing is kept, copies of gradients and of parameters with gaps least of all
         if not still_holds:
             kept.keep_state()
         for device_step in kept.device_steps:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from functools import cache
-from importlib.util import find_spec
 from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.kernels.formats import BY_DTYPE
 
 Integers = np.ndarray[Any, np.dtype[np.int64]]
@@ -81,27 +81,28 @@ class CInterface(NamedTuple):
 
 @cache
 def c_interface() -> CInterface | None:
-    """None where there is no Numba, or this PyTorch does not have it."""
-    if find_spec("numba") is None:
+    """None where Numba cannot run, or this PyTorch does not have it."""
+    if DRIVERS["numba"].unavailable() is not None:
         return None
-    from gpuopt.optim.look import QUESTIONS, look, look_at_grads
+    from gpuopt.optim.look import QUESTIONS, compiled_look, compiled_look_at_grads
 
     library = ctypes.CDLL(torch._C.__file__)
     try:
+        delete = library.aoti_torch_delete_tensor_object
+        delete.argtypes = [ctypes.c_void_p]
         c = CInterface(
-            look,
-            look_at_grads,
+            compiled_look,
+            compiled_look_at_grads,
             np.array([_address_in(library, name) for name in QUESTIONS], dtype=np.int64),
             _address_in(library, "_ZNK3c1010TensorImpl4gradEv"),
             0,
-            library.aoti_torch_delete_tensor_object,
+            delete,
             library.aoti_torch_layout_strided(),
             {getattr(torch, name): getattr(library, f"aoti_torch_dtype_{name}")() for name in (*BY_DTYPE, *_COMPLEX)},
         )
+        return _tried(c)
     except AttributeError:  # no function of that name
         return None
-    c.delete.argtypes = [ctypes.c_void_p]  # type: ignore[attr-defined]
-    return _tried(c)
 
 
 def _address_in(library: ctypes.CDLL, name: str) -> int:

@@ -30,13 +30,16 @@ def find_inf(steps: Sequence[DeviceStep], sums: Sums, grads: list[torch.Tensor],
 
     Squares of float64 can overflow where a gradient does not, so of these the largest tells.
     """
-    wide = [grad for grad in grads if grad.dtype in (torch.float64, torch.complex128)]
-    numbers = [part.sum() for part in sums] if not wide else torch._foreach_norm(grads, float("inf"))
+    is_wide = any(grad.dtype in (torch.float64, torch.complex128) for grad in grads)
+    numbers = [part.sum() for part in sums]
+    if is_wide:
+        filled = [grad for grad in grads if grad.numel()]
+        numbers = list(torch._foreach_norm(filled, float("inf"))) if filled else []
     for number in numbers:
         found_inf += (~torch.isfinite(number)).to(found_inf)
     found_inf.clamp_(max=1)
     for step in steps:
-        if step.found_inf is not found_inf and step.found_inf is not None:
+        if step.found_inf is not None and step.found_inf.device != found_inf.device:
             step.found_inf.copy_(found_inf, non_blocking=True)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from typing import Any
 
 
@@ -14,20 +15,34 @@ class Notice:
 
 
 class Entries(dict[str, Any]):
-    """The state of one parameter, a dict that gives notice before it changes. Copies and pickles are plain dicts."""
+    """The state of one parameter, a dict that gives notice before it changes, unless by methods of ``dict`` itself.
+
+    Copies are plain dicts, and pickles are of what ``torch.load`` takes for safe.
+    """
 
     __slots__ = ("notice",)
 
-    def __init__(self, entries: Mapping[str, Any], notice: Notice) -> None:
+    def __init__(
+        self, entries: Mapping[str, Any] | Iterable[tuple[str, Any]] = (), notice: Notice | None = None
+    ) -> None:
         super().__init__(entries)
-        self.notice = notice
+        self.notice = notice or Notice()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
+        return OrderedDict, (), None, None, iter(self.items())
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+        return deepcopy(dict(self), memo)
+
+    def copy(self) -> dict[str, Any]:
+        """A plain copy."""
+        return dict(self)
+
+    __copy__ = copy
 
 
 class States(defaultdict[Any, Any]):
-    """The state of an optimizer, by parameter, that gives notice likewise. Copies and pickles are plain as well."""
+    """The state of an optimizer, by parameter, that gives notice likewise. Copies and pickles are plain."""
 
     __slots__ = ("notice",)
 

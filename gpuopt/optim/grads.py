@@ -10,7 +10,7 @@ import torch
 
 from gpuopt.optim.c_interface import CInterface, Integers
 from gpuopt.optim.device_step import DeviceStep
-from gpuopt.optim.layouts import address_of, lie, strides_unless_contiguous
+from gpuopt.optim.layouts import address_of, can_be_held, lie, strides_unless_contiguous
 from gpuopt.optim.param_state import real, resolve_grads
 from gpuopt.seen import Seen
 
@@ -39,11 +39,10 @@ class GradsByC:
 
     def take(self, steps: Sequence[DeviceStep]) -> bool:
         """See :meth:`Grads.take`."""
-        c, impls, addresses = self._c, np.empty_like(self._impls), np.empty_like(self._addresses)
-        if not c.look_at_grads(
-            self._handles, c.grad_of, c.undefined, c.questions, self._descriptions, impls, addresses
-        ):
+        impls, addresses = np.empty_like(self._impls), np.empty_like(self._addresses)
+        if not self._c.see_grads(self._handles, self._descriptions, impls, addresses):
             return False
+        # An implementation may be a new one where one that died has been: hence those that were seen must be alive.
         again, stayed = bool((impls == self._impls).all()), bool((addresses == self._addresses).all())
         self._impls = impls
         if stayed and again and self._seen is not None and self._seen.all_alive:
@@ -69,6 +68,7 @@ class GradsByPython:
         self._addresses = list(map(address_of, grads))
         self._dtypes = [grad.dtype for grad in grads]
         self._strides = strides_unless_contiguous(grads)
+        self._remembers = can_be_held() and not needs_grads
         self._identities: list[int] = []
         self._seen: Seen | None = None
 
@@ -90,7 +90,7 @@ class GradsByPython:
             return False
         # Gradients that come again are worth remembering.
         identities = list(map(id, grads))
-        self._seen = Seen(grads) if identities == self._identities and not self._needs_grads else None
+        self._seen = Seen(grads) if identities == self._identities and self._remembers else None
         self._identities = identities
         return True
 

@@ -24,9 +24,9 @@ class Kept:
     Made from ``members``, all that is stepped; ``groups``, the optimizer's; ``key``, what else the plan depends on;
     ``state``, the optimizer's; and ``zero_grads``, whether gradients are set to zero.
 
-    Parameters and state are known by identity and layout. Gradients, which are not kept alive, are known by address,
-    and unless they are the very objects of the last step, by dtype and strides: PyTorch itself sees to it that a new
-    gradient has the shape and the device of its parameter.
+    Parameters are known by identity and layout, state by address and by the notice that its dicts give. Gradients,
+    which are not kept alive, are known by address, and unless they are the very objects of the last step, by dtype and
+    strides: PyTorch itself sees to it that a new gradient has the shape and the device of its parameter.
 
     Attributes:
         device_steps: A step for each device.

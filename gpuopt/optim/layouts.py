@@ -64,5 +64,5 @@ def lie(tensors: Sequence[torch.Tensor], strides: list[Any] | None) -> bool:
 
 
 def can_be_held() -> bool:
-    """Whether a handle may be kept of a parameter: PyTorch refuses to swap a tensor that has one."""
+    """Whether handles and weak references may be kept: PyTorch refuses to swap a tensor that has one."""
     return not torch.__future__.get_swap_module_params_on_conversion()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, register_jitable
 
-from gpuopt.kernels.drivers.numba import cache_on_disk, pointer_to
+from gpuopt.kernels.drivers.numba import compile_cached, pointer_to, source_fingerprint
 
 QUESTIONS = (
     "aoti_torch_get_data_ptr",
@@ -70,7 +69,6 @@ def _is_as_described(handle, questions, described, answers):
     return True
 
 
-@numba.njit
 def look(handles, questions, descriptions, addresses):
     """Finds out where tensors are, and whether the first of them are as they are described.
 
@@ -93,7 +91,6 @@ def look(handles, questions, descriptions, addresses):
     return True
 
 
-@numba.njit
 def look_at_grads(params, grad_of, undefined, questions, descriptions, impls, addresses):
     """As :func:`look`, at the gradients of parameters, all of which must have one.
 
@@ -119,5 +116,6 @@ def look_at_grads(params, grad_of, undefined, questions, descriptions, impls, ad
     return True
 
 
-cache_on_disk(look)
-cache_on_disk(look_at_grads)
+# A binary that is kept on disk has the driver's pointers in it.
+compiled_look = compile_cached(look, source_fingerprint())
+compiled_look_at_grads = compile_cached(look_at_grads, source_fingerprint())

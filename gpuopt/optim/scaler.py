@@ -18,10 +18,18 @@ class GradScaler(torch.amp.GradScaler):
     other optimizers, gradients that were unscaled by ``unscale_``, and the scale itself are treated as ever.
     """
 
+    def step(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+        """As torch's."""
+        try:
+            return super().step(optimizer, *args, **kwargs)
+        finally:
+            if isinstance(optimizer, Fused):  # whose step may have failed before it looked
+                optimizer._to_find_inf = None
+
     def _check_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         scale = self._scale
-        if not isinstance(optimizer, Fused) or scale is None or not optimizer.has_grads():
+        if not isinstance(optimizer, Fused) or scale is None or not optimizer._has_grads():
             return super()._check_inf_per_device(optimizer)
-        found: dict[Any, torch.Tensor] = {scale.device: optimizer.will_find_inf(scale.device)}
+        found: dict[Any, torch.Tensor] = {scale.device: optimizer._will_find_inf(scale.device)}
         self._per_optimizer_states[id(optimizer)]["found_inf_per_device"] = found
         return found

@@ -50,8 +50,8 @@ NUMEL_PER_THREAD = 1 << 15
 
 
 def unavailable() -> str | None:
-    """None: where Numba is installed it runs."""
-    return None
+    """None, unless Numba has been told not to compile."""
+    return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
 
 
 def sum_squares(table: Table, placed: Any, stream: int = 0) -> np.ndarray[Any, Any]:
@@ -100,21 +100,21 @@ def compiled(variant: Variant, neutral: bool) -> Callable[..., None]:
 
     ``neutral`` leaves out the prologue, for when it changes nothing: it takes a tenth of the time.
     """
-    return _parallel(_step(variant, neutral), f"{variant} {neutral}")
+    return compile_cached(_step(variant, neutral), f"{variant} {neutral}", parallel=True)
 
 
 @cache
 def compiled_sum_squares(grad: Format) -> Callable[..., None]:
     """``sum_squares(rows, tile_tensor, sums, tile)`` for gradients of one format, as :func:`compiled`."""
-    return _parallel(_sum_squares(grad), grad.name)
+    return compile_cached(_sum_squares(grad), grad.name, parallel=True)
 
 
-def _parallel(loop: Callable[..., None], made_for: str) -> Callable[..., None]:
-    """A loop over tiles, to be compiled for all threads; ``made_for`` tells it from others of the same name."""
+def compile_cached(function: Callable[..., Any], made_for: str, **options: Any) -> Callable[..., Any]:
+    """A function to be compiled, and kept on disk; ``made_for`` tells it from others of the same name."""
     # Numba numbers the binaries of one qualified name in one file without a lock: two processes that compile at once
     # would take the same number, and the next would run the one for the other.
-    loop.__qualname__ = f"{loop.__name__}_{sha256(made_for.encode()).hexdigest()[:16]}"
-    dispatcher: Callable[..., None] = numba.njit(parallel=True, error_model="numpy")(loop)
+    function.__qualname__ = f"{function.__name__}_{sha256(made_for.encode()).hexdigest()[:16]}"
+    dispatcher: Callable[..., Any] = numba.njit(error_model="numpy", **options)(function)
     cache_on_disk(dispatcher)
     return dispatcher
 
@@ -123,7 +123,7 @@ def _sum_squares(grad: Format) -> Callable[..., None]:
     """The loop over tiles; what varies is a free variable as in :func:`_step`."""
     g_type = grad.storage.type
     g_load = register_jitable(grad.compiled_load)
-    fingerprint = _fingerprint()
+    fingerprint = source_fingerprint()
 
     def sum_squares(rows, tile_tensor, sums, tile):
         fingerprint  # noqa: B018 (part of the binary's name in the cache)
@@ -190,7 +190,7 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     before, fields, after = len(Prologue._fields), len(variant.rule.hyper_fields), len(Epilogue._fields)
     compute = variant.compute.type
     zero = compute(0)
-    fingerprint = _fingerprint()
+    fingerprint = source_fingerprint()
 
     def step(rows, tile_tensor, hyper, tile):
         fingerprint  # noqa: B018 (part of the binary's name in the cache)
@@ -299,7 +299,7 @@ def _select(condition, a, b):
 
 
 @cache
-def _fingerprint() -> str:
+def source_fingerprint() -> str:
     """A hash of all source that a binary is compiled from; Numba itself only looks at this file."""
     digest = sha256()
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
