@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import sys
-import tempfile
 from dataclasses import asdict, replace
 from functools import partial
 from math import inf
@@ -19,6 +19,7 @@ from gpuopt.bench import compare, suite, tables
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.goals import GOALS, judge
 from gpuopt.bench.live import live
+from gpuopt.bench.output import unwritable, write_json
 from gpuopt.bench.results import Results
 from gpuopt.bench.selection import select
 from gpuopt.bench.train.command import train
@@ -28,7 +29,8 @@ from gpuopt.machine import describe
 WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
 """Exit codes: something is wrong or has become slower; an option cannot be used; Ctrl-C."""
 
-JSON, REPORT = "bench.json", "report.html"
+JSON, REPORT, TRAINING = "bench.json", "report.html", "train.json"
+"""What is written to the folder, and what the report shows too if it is there from ``gpuopt bench train``."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
 app.command("train")(train)
@@ -73,7 +75,7 @@ def bench(
     if list_:
         console.print(tables.registry_tables(some_workloads, some_contenders))
         return
-    for problem in (_no_gpu() if device == "cuda" else None, _unwritable(out)):
+    for problem in (_no_gpu() if device == "cuda" else None, unwritable(out)):
         if problem is not None:
             _refuse(problem)
     scale = suite.QUICK if quick else suite.FULL
@@ -89,7 +91,7 @@ def benchmark(order: suite.Order, out: Path, console: Console, old: compare.Run 
     interrupted = False
     try:
         with live(len(order.workloads), console) as watcher:
-            suite.run(order, results, replace(watcher, keep=lambda: results.write(out / JSON)))
+            suite.run(order, results, replace(watcher, keep=lambda: write_json(results.as_dict(), out / JSON)))
     except KeyboardInterrupt:
         interrupted = True
     _judge(results)
@@ -126,14 +128,22 @@ def _judge(results: Results) -> None:
 
 
 def _write(results: Results, out: Path, console: Console) -> None:
-    written = [out / JSON]
-    results.write(written[0])
-    from gpuopt.bench.html import render
-
-    written.append(out / REPORT)
-    written[-1].write_text(render(results.as_dict()))
+    written = [out / JSON, out / REPORT]
+    write_json(results.as_dict(), written[0])
+    written[1].write_text(_report(results, out / TRAINING, console), encoding="utf-8")
     paths = " and ".join(str(path) for path in written)
     console.print(f"Wrote {paths} after {results.seconds:.0f} s.", markup=False, soft_wrap=True)
+
+
+def _report(results: Results, trained: Path, console: Console) -> str:
+    from gpuopt.bench.html import render
+
+    if trained.exists():
+        try:
+            return render(results.as_dict(), json.loads(trained.read_text(encoding="utf-8")))
+        except ValueError as error:
+            console.print(f"{trained} is left out of the report: {error}", markup=False, soft_wrap=True)
+    return render(results.as_dict())
 
 
 def _compare(old: compare.Run, results: Results, console: Console) -> bool:
@@ -161,16 +171,6 @@ def _no_gpu() -> str | None:
     """Why nothing can be timed on a GPU here, as a sentence; None when it can."""
     why = backends.available()["triton"]
     return None if why is None else f"--device cuda cannot be used here: {why}."
-
-
-def _unwritable(out: Path) -> str | None:
-    """Why nothing can be written to the folder ``out``, as a sentence; None when it can. It is made if need be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out):
-            return None
-    except OSError as error:
-        return f"--out must be a folder that can be written, but {out} is not: {error.strerror}."
 
 
 def _refuse(problem: str) -> NoReturn:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -142,12 +140,6 @@ class Results:
             "faults": self.faults(),
             "code": self.code,
         }
-
-    def write(self, path: Path) -> None:
-        """As JSON, in one go: an older file stays as it was until this one is whole."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
-        part.replace(path)
 
 
 def _contest(contest: Contest, copy: Copy | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from kit import invented
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -80,6 +81,22 @@ def test_whole_run_is_clean(ran):
     assert found["faults"] == []
     assert "WRONG" not in text
     assert "\x1b" not in text
+
+
+def test_trainings_in_the_same_folder_are_in_the_report(tmp_path):
+    trained = tmp_path / "train.json"
+    trained.write_text(json.dumps(invented.training()))
+    _, _, text = run(tmp_path, SMALL[:1], USUAL[:1])
+    assert "left out" not in text
+    assert 'id="training"' in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("what", ["{", '{"schema": 0}'])
+def test_trainings_that_cannot_be_read_are_left_out_of_the_report(tmp_path, what):
+    (tmp_path / "train.json").write_text(what)
+    code, _, text = run(tmp_path, SMALL[:1], USUAL[:1])
+    assert code == 0
+    assert f"{tmp_path / 'train.json'} is left out of the report: " in text
 
 
 def test_json_is_that_of_the_schema(ran):

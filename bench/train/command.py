@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from gpuopt.bench.output import unwritable, write_json
 
 if TYPE_CHECKING:
     from gpuopt.bench.train.results import Results
@@ -47,7 +48,7 @@ def train(
     for name in chosen:
         if name not in scale:
             _refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}")
-    problem = unusable(out)
+    problem = unwritable(out)
     if problem is not None:
         _refuse(problem)
     where = usable_device(device)
@@ -67,16 +68,6 @@ def usable_device(device: str | None) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         _refuse("--device is cuda, but PyTorch sees no GPU here")
     return device
-
-
-def unusable(out: Path) -> str | None:
-    """Why nothing can be written to the folder ``out``, as a sentence; None when it can. It is made if need be."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=out):
-            return None
-    except OSError as error:
-        return f"--out must be a folder that can be written, but {out} is not: {error.strerror}"
 
 
 def compare(
@@ -122,7 +113,7 @@ def save(results: Results, out: Path, console: Console) -> None:
 
     table.show(results, console)
     written = [out / "train.json"]
-    results.write(written[0])
+    write_json(results.as_dict(), written[0])
     for contest in results.contests:
         written.append(out / f"train-{contest.task.key}.png")
         curves.draw(contest, written[-1])

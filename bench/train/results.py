@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import isfinite
-from pathlib import Path
 from typing import Any
 
 from gpuopt.bench.train.lockstep import TURN, Point, Training
@@ -134,12 +132,6 @@ class Results:
             "tasks": [_contest(contest) for contest in self.contests],
             "faults": self.faults(),
         }
-
-    def write(self, path: Path) -> None:
-        """As JSON, in one go: an older file stays as it was until this one is whole."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.as_dict(), indent=1, allow_nan=False) + "\n")
-        part.replace(path)
 
 
 def times(training: Training) -> tuple[Spread, Spread, float] | None:

@@ -1,0 +1,26 @@
+"""Where results are written."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why nothing can be written to ``folder``, as a sentence; None when it can. It is made if need be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder):
+            return None
+    except OSError as error:
+        return f"--out must be a folder that can be written, but {folder} is not: {error.strerror}."
+
+
+def write_json(results: Mapping[str, Any], path: Path) -> None:
+    """As JSON, in one go: an older file stays as it was until this one is whole."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(results, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    part.replace(path)
