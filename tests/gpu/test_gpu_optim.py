@@ -5,7 +5,7 @@
    makes the host wait, and allocates nothing of the size of a parameter.
 3. It runs on PyTorch's current stream.
 4. A captured step, replayed, gives the bits of eager steps, changes of a learning rate that is a tensor included.
-5. An overflow that ``GradScaler`` finds changes nothing, and training goes on as on the host.
+5. An overflow that a ``GradScaler`` finds, torch's or gpuopt's, changes nothing, and training goes on as on the host.
 6. One optimizer steps parameters on several devices.
 """
 
@@ -210,13 +210,14 @@ def test_capture_is_refused_without_capturable_or_a_step_before(backend: str) ->
 
 @each_class
 @pytest.mark.parametrize("unscaled", [False, True])
-def test_overflow_changes_nothing(name: str, unscaled: bool, backend: str) -> None:
+@pytest.mark.parametrize("scaler_type", [torch.amp.GradScaler, gpuopt.GradScaler], ids=["torch", "gpuopt"])
+def test_overflow_changes_nothing(name: str, scaler_type: type, unscaled: bool, backend: str) -> None:
     host, device = parameters("cpu"), parameters("cuda")
     runs = []
     for params, kind in ((host, "cpu"), (device, "cuda")):
         extras = {} if kind == "cpu" else {"backend": backend}
         optimizer = getattr(gpuopt, name)(params, **CLASSES[name], ema_decay=0.9, **extras)
-        scaler = torch.amp.GradScaler(kind, init_scale=8.0)
+        scaler = scaler_type(kind, init_scale=8.0)
         scaler.scale(torch.ones((), device=kind))
         for seed in range(6):
             set_grads(params, seed)
