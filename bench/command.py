@@ -24,6 +24,7 @@ from gpuopt.bench.results import Results
 from gpuopt.bench.selection import select
 from gpuopt.bench.train.command import train
 from gpuopt.bench.workloads import workloads
+from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import describe
 
 WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
@@ -141,7 +142,7 @@ def _report(results: Results, trained: Path, console: Console) -> str:
     if trained.exists():
         try:
             return render(results.as_dict(), json.loads(trained.read_text(encoding="utf-8")))
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             console.print(f"{trained} is left out of the report: {error}", markup=False, soft_wrap=True)
     return render(results.as_dict())
 
@@ -170,6 +171,8 @@ def _section(quick: bool) -> dict[str, Any]:
 def _no_gpu() -> str | None:
     """Why nothing can be timed on a GPU here, as a sentence; None when it can."""
     why = backends.available()["triton"]
+    if why is None and DRIVERS["triton"].load().DEVICE != "cuda":
+        why = "Triton is told to interpret, by TRITON_INTERPRET"
     return None if why is None else f"--device cuda cannot be used here: {why}."
 
 

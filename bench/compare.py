@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from math import sqrt
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,6 +12,9 @@ from gpuopt.bench.results import SCHEMA, TIMED
 
 THRESHOLD = 0.05
 """Share of the older median that medians must differ by to count."""
+
+CERTAINTY = 1.5
+"""About three standard errors of a median, in tenths of the samples to tenths over the root of their number."""
 
 Run = Mapping[str, Any]
 """What ``bench/SCHEMA.md`` describes."""
@@ -25,7 +29,7 @@ class Change(NamedTuple):
         before: Seconds, the median of the older run; None where it was not timed.
         after: Seconds, the median of the newer run; None where it was not timed.
         verdict: ``"slower"`` and ``"faster"`` where the medians differ by more than ``THRESHOLD`` and by more than
-            either run's own spread, from its first tenth to its last; ``"lost"`` where a row that was timed is now
+            such medians differ by chance; ``"lost"`` where a row that was timed is now
             wrong or broken.
     """
 
@@ -37,8 +41,8 @@ class Change(NamedTuple):
 
     @property
     def is_worse(self) -> bool:
-        """Whether it is a reason to fail."""
-        return self.verdict in ("slower", "lost")
+        """Whether it is a reason to fail: the others' code is not ours to keep fast."""
+        return self.contender.startswith("gpuopt ") and self.verdict in ("slower", "lost")
 
 
 def load(path: Path) -> Run:
@@ -58,6 +62,9 @@ def load(path: Path) -> Run:
     schema = run.get("schema") if isinstance(run, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"--compare must be of schema {SCHEMA}, but {path} is of {schema}.")
+    missing = [key for key in ("machine", "workloads") if key not in run]
+    if missing:
+        raise ValueError(f"--compare must be a JSON of gpuopt bench, but {path} has no {', '.join(missing)}.")
     return dict(run)
 
 
@@ -102,7 +109,7 @@ def _times(row: dict[str, Any]) -> dict[str, Any] | None:
 
 def _verdict(was: dict[str, Any], now: dict[str, Any]) -> Literal["slower", "faster", "same"]:
     difference = now["median"] - was["median"]
-    noise = max(times["p90"] - times["p10"] for times in (was, now))
+    noise = CERTAINTY * sqrt(sum((times["p90"] - times["p10"]) ** 2 / times["n"] for times in (was, now)))
     if abs(difference) <= max(noise, THRESHOLD * was["median"]):
         return "same"
     return "slower" if difference > 0 else "faster"

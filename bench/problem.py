@@ -20,8 +20,11 @@ from gpuopt.kernels.formats import FORMATS
 
 POOL = 1_000_003
 
-WARM_UP = 3
-"""Steps that each contender does before its outcome is checked."""
+FACTORS = (1.0, -0.25, 0.5)
+"""Of the gradients in each step that a contender does before its outcome is checked. Were they the same in all, Adam's
+parameters would be the same whatever its betas are, and with no state at all. Powers of two round nothing."""
+
+WARM_UP = len(FACTORS)
 
 MAX_NORM_SHARE = 0.5
 """Gradients are clipped to this share of their norm."""
@@ -64,6 +67,8 @@ class Problem:
         size = min(POOL, workload.shapes.numel)
         self._params = self._stored(rng.standard_normal(size, dtype=np.float32), workload.formats.param)
         self._grads = self._stored(rng.standard_normal(size, dtype=np.float32), workload.formats.grad)
+        self._factor = 1.0
+        self._lent: list[Any] = []
         self.grads = self.own_grads()
 
     def params(self) -> list[Any]:
@@ -71,13 +76,25 @@ class Problem:
         return self._laid(self._params)
 
     def own_grads(self) -> list[Any]:
-        """Gradients for a contender that writes them."""
-        return self._laid(self._grads)
+        """Gradients for a contender that writes them, which is to warm up before another is given any."""
+        self._lent = self._laid(self._grads)
+        return self._lent
 
     def refill(self, grads: Sequence[Any]) -> None:
-        """Gives ``grads`` their values again."""
+        """Gives ``grads`` their values again, those of the step in a warm-up."""
         for part, whole in _pieces(grads, self._grads):
-            part[...] = whole
+            part[...] = whole * self._factor
+
+    def warm_ups(self) -> Iterator[None]:
+        """The steps of a warm-up, each with other gradients, which stay until :meth:`restore`."""
+        for self._factor in FACTORS:
+            self.refill(self._lent)
+            yield
+
+    def restore(self) -> None:
+        """Ends a warm-up: gradients are again what they were."""
+        self._factor = 1.0
+        self.refill(self._lent)
 
     @property
     def max_norm(self) -> float:
@@ -109,12 +126,12 @@ class Problem:
     def expected(self) -> dict[str, Any]:
         """The pool after ``WARM_UP`` steps of the NumPy driver, which is the oracle, by what it is."""
         params = self._copy(self._params)
-        grads = self._copy(self._grads)
-        if CLIP in self.workload.tail:
-            grads *= MAX_NORM_SHARE
+        begun, grads = self._copy(self._grads), self._copy(self._grads)
         averages = self._copy(params)
         step = self._oracle(params, grads)
-        for _ in range(WARM_UP):
+        for factor in FACTORS:
+            clipped = CLIP in self.workload.tail and abs(factor) > MAX_NORM_SHARE
+            grads[...] = begun * (factor * MAX_NORM_SHARE if clipped else factor)
             step()
             averages += (params - averages) * np.float32(1 - EMA_DECAY).item()
         expected = {"param": self._on_device(params)}

@@ -17,7 +17,7 @@ from gpuopt.bench.contenders import Contender, Entrant
 from gpuopt.bench.contenders.contender import nothing
 from gpuopt.bench.launches import count
 from gpuopt.bench.meters import Meter, meter_for, waiting_for
-from gpuopt.bench.problem import WARM_UP, Problem
+from gpuopt.bench.problem import Problem
 from gpuopt.bench.results import TIMED, Contest, Results, Row
 from gpuopt.bench.timing import Timing, first_line, measure
 from gpuopt.bench.workloads import Workload
@@ -215,17 +215,19 @@ def _entrant(
     wait = waiting_for(device)
     try:
         entrant = contender.set_up(problem)
-        for _ in range(WARM_UP):
+        for _ in problem.warm_ups():
             entrant.prepare()
             entrant.step()
         wait()
         row.status, row.why = contender.judge(problem.workload, problem.deviation(entrant.outcome(), expected))
+        problem.restore()
         if row.status in TIMED:
             row.launches = count(entrant, device)
             return entrant
     except Exception as error:  # noqa: BLE001 (whatever it is, the others are to be timed)
         ran_out = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__
         row.status, row.why = "skipped" if ran_out else "broken", first_line(error)
+        problem.restore()
     return None
 
 

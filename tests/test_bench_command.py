@@ -91,7 +91,7 @@ def test_trainings_in_the_same_folder_are_in_the_report(tmp_path):
     assert 'id="training"' in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize("what", ["{", '{"schema": 0}'])
+@pytest.mark.parametrize("what", ["{", "{}", '{"schema": 0}', '{"schema": 1}'])
 def test_trainings_that_cannot_be_read_are_left_out_of_the_report(tmp_path, what):
     (tmp_path / "train.json").write_text(what)
     code, _, text = run(tmp_path, SMALL[:1], USUAL[:1])
@@ -495,12 +495,13 @@ def aged(found, factor, contender="gpuopt numpy"):
         ((1.0, 0.99, 1.01), (1.2, 1.19, 1.21), "slower"),
         ((1.2, 1.19, 1.21), (1.0, 0.99, 1.01), "faster"),
         ((1.0, 0.99, 1.01), (1.04, 1.03, 1.05), "same"),
-        ((1.0, 0.99, 1.01), (1.2, 1.0, 1.3), "same"),
+        ((1.0, 0.99, 1.01), (1.2, 0.8, 1.6), "same"),
+        ((1.0, 0.9, 1.1), (1.2, 1.1, 1.3), "slower"),
         ((1.0, 0.8, 1.2), (1.2, 1.19, 1.21), "same"),
     ],
 )
 def test_difference_counts_when_it_is_more_than_the_threshold_and_the_noise(before, after, verdict):
-    was, now = (dict(zip(("median", "p10", "p90"), times, strict=True)) for times in (before, after))
+    was, now = ({"n": 9, **dict(zip(("median", "p10", "p90"), times, strict=True))} for times in (before, after))
     assert compare._verdict(was, now) == verdict
 
 

@@ -26,7 +26,7 @@ from gpuopt.bench.contenders.contender import TOLERANCE, Contender, Entrant
 from gpuopt.bench.contenders.naive import NAIVE
 from gpuopt.bench.contenders.torch import torch_params
 from gpuopt.bench.optimizers import OPTIMIZERS
-from gpuopt.bench.problem import POOL, WARM_UP, Deviation, Problem
+from gpuopt.bench.problem import POOL, Deviation, Problem
 from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes, llama
 from gpuopt.bench.workloads import FORMAT_SETS, GROUPS, JUDGED, TAILS, Workload, workloads
 
@@ -50,7 +50,7 @@ def few(monkeypatch):
 def verdict(contender, workload):
     problem = Problem(workload, "cpu")
     entrant = contender.set_up(problem)
-    for _ in range(WARM_UP):
+    for _ in problem.warm_ups():
         entrant.prepare()
         entrant.step()
     return contender.judge(workload, problem.deviation(entrant.outcome(), problem.expected()))
@@ -233,7 +233,7 @@ def test_every_contender_with_another_learning_rate_is_wrong(kind, few, monkeypa
             lr=1.1 * workload.lr,
         )
         entrant = contender.set_up(problem)
-        for _ in range(WARM_UP):
+        for _ in problem.warm_ups():
             entrant.prepare()
             entrant.step()
         status, why = contender.judge(workload, problem.deviation(entrant.outcome(), expected))
@@ -241,12 +241,26 @@ def test_every_contender_with_another_learning_rate_is_wrong(kind, few, monkeypa
         assert "units in the last place" in why
 
 
+@pytest.mark.parametrize("formats", ["fp32", "bf16"])
+@pytest.mark.parametrize("settings", [{"betas": (0.5, 0.5)}, {"betas": (0.0, 0.0)}], ids=["other betas", "no state"])
+def test_other_arithmetic_is_wrong(settings, formats, few):
+    workload = few(optimizer_name="Adam", formats_name=formats)
+    problem = Problem(workload, "cpu")
+    (theirs,) = (each for each in contenders("cpu") if each.name == "torch for-loop")
+    entrant = theirs.set_up(problem)
+    optimizer = entrant.step.__self__
+    optimizer.param_groups[0].update(settings)
+    for _ in problem.warm_ups():
+        entrant.step()
+    assert theirs.judge(workload, problem.deviation(entrant.outcome(), problem.expected()))[0] == "wrong"
+
+
 def test_tail_that_leaves_gradients_is_wrong(few):
     workload = few(optimizer_name="AdamW", tail=TAILS[1])
     problem = Problem(workload, "cpu")
     (ours,) = (each for each in contenders("cpu") if each.name == "gpuopt numpy")
     entrant = ours.set_up(problem)
-    for _ in range(WARM_UP):
+    for _ in problem.warm_ups():
         entrant.prepare()
         entrant.step()
     outcome = dict(entrant.outcome())
