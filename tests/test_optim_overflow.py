@@ -150,6 +150,19 @@ def test_a_step_that_fails_before_it_looks_leaves_nothing_behind():
     assert param.tolist() == [-float("inf")] * 3
 
 
+def test_the_default_dtype_does_not_matter():
+    param, scaler = torch.nn.Parameter(torch.ones(3)), new_scaler(gpuopt.GradScaler)
+    optimizer = gpuopt.SGD([param], lr=0.5)
+    scaler.scale(param.sum()).backward()
+    torch.set_default_dtype(torch.float64)
+    try:
+        scaler.step(optimizer)
+        scaler.update()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert param.tolist() == [0.5] * 3
+
+
 def test_no_overflow():
     assert_as_by_torch("AdamW", Overflow((), 0), MODES["clip"], ["fused"])
 

@@ -152,7 +152,7 @@ class Fused(torch.optim.Optimizer):
         Returns:
             A tensor of no dimension on ``device``, which that step sets to 1 if it finds one, else to 0.
         """
-        self._to_find_inf = torch.zeros((), device=device)
+        self._to_find_inf = torch.zeros((), dtype=torch.float32, device=device)
         return self._to_find_inf
 
     def _options(self, group: Group) -> tuple[str, ...]:

@@ -30,11 +30,11 @@ def find_inf(steps: Sequence[DeviceStep], sums: Sums, grads: list[torch.Tensor],
 
     Squares of float64 can overflow where a gradient does not, so of these the largest tells.
     """
-    is_wide = any(grad.dtype in (torch.float64, torch.complex128) for grad in grads)
-    numbers = [part.sum() for part in sums]
-    if is_wide:
+    if any(grad.dtype in (torch.float64, torch.complex128) for grad in grads):
         filled = [grad for grad in grads if grad.numel()]
         numbers = list(torch._foreach_norm(filled, float("inf"))) if filled else []
+    else:
+        numbers = [part.sum() for part in sums]
     for number in numbers:
         found_inf += (~torch.isfinite(number)).to(found_inf)
     found_inf.clamp_(max=1)
