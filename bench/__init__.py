@@ -6,10 +6,11 @@ who steps; :mod:`goals` what must come out.
 The harness:
 
 - :mod:`problem` makes what all begin with and holds their outcomes to the oracle's; :mod:`timing` lets them take turns,
-  and :mod:`meters` takes each sample, with :mod:`throttle` watching the GPU.
+  and :mod:`meters` takes each sample, with :mod:`nvml` watching the GPU.
 - :mod:`alone` measures memory and first steps in processes of their own; :mod:`launches` counts; :mod:`memory` sees
   beforehand what fits.
-- :mod:`suite` is the whole run. :mod:`results` is what it finds, and ``SCHEMA.md`` the JSON.
+- :mod:`order` is what is asked for, :mod:`contest` one workload, and :mod:`suite` the whole run. :mod:`results` is what
+  it finds, with :mod:`noise` for how sure that is, and ``SCHEMA.md`` the JSON.
 
 Besides steps, :mod:`train` trains real models, and :mod:`code` reads figures off compiled code.
 

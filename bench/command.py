@@ -19,13 +19,14 @@ from gpuopt.bench import compare, suite, tables
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.goals import GOALS, judge
 from gpuopt.bench.live import live
+from gpuopt.bench.order import FULL, QUICK, Order
 from gpuopt.bench.output import unwritable, write_json
 from gpuopt.bench.results import Results
 from gpuopt.bench.selection import select
 from gpuopt.bench.train.command import train
 from gpuopt.bench.workloads import workloads
 from gpuopt.kernels.drivers import DRIVERS
-from gpuopt.machine import describe
+from gpuopt.machine import describe, gpus
 
 WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
 """Exit codes: something is wrong or has become slower; an option cannot be used; Ctrl-C."""
@@ -64,7 +65,11 @@ def bench(
     if context.invoked_subcommand is not None:
         return
     console = Console()
-    device = device or ("cuda" if _no_gpu() is None else "cpu")
+    no_gpu = _no_gpu()
+    if device is None:
+        device = "cpu" if no_gpu else "cuda"
+        if no_gpu and gpus():
+            console.print(Text(f"Timing the CPU, although there is a GPU: {no_gpu}.", style="bold"), soft_wrap=True)
     if device not in ("cpu", "cuda"):
         _refuse(f"--device must be cpu or cuda, but is {device}.")
     everyone = contenders(device)
@@ -76,17 +81,23 @@ def bench(
     if list_:
         console.print(tables.registry_tables(some_workloads, some_contenders))
         return
-    for problem in (_no_gpu() if device == "cuda" else None, unwritable(out)):
-        if problem is not None:
-            _refuse(problem)
-    scale = suite.QUICK if quick else suite.FULL
+    if old is not None and not compare.shared(
+        old, (each.key for each in some_workloads), (each.name for each in some_contenders), device
+    ):
+        _refuse(f"--compare {compare_with} has times of nothing that is to be timed now.")
+    if device == "cuda" and no_gpu is not None:
+        _refuse(f"--device cuda cannot be used here: {no_gpu}.")
+    problem = unwritable(out)
+    if problem is not None:
+        _refuse(problem)
+    scale = QUICK if quick else FULL
     with_code = code or not (quick or only or backends.available()["triton"] is None)
     section = partial(_section, quick) if with_code else None
-    order = suite.Order(device, scale, some_workloads, some_contenders, inf if budget is None else budget, code=section)
+    order = Order(device, scale, some_workloads, some_contenders, inf if budget is None else budget, code=section)
     raise typer.Exit(benchmark(order, out, console, old))
 
 
-def benchmark(order: suite.Order, out: Path, console: Console, old: compare.Run | None = None) -> int:
+def benchmark(order: Order, out: Path, console: Console, old: compare.Run | None = None) -> int:
     """Runs, shows and writes; returns the exit code."""
     results = Results(order.scale.name, ["gpuopt", *sys.argv[1:]], describe(), backends.available())
     interrupted = False
@@ -121,7 +132,9 @@ def _judge(results: Results) -> None:
                     **asdict(goal),
                     "against": verdict.against,
                     "ratio": verdict.ratio,
+                    "off": verdict.off,
                     "met": verdict.met,
+                    "close": verdict.close,
                     "binding": results.machine["cores"] == goal.cores,
                     "why": verdict.why,
                 }
@@ -152,8 +165,8 @@ def _compare(old: compare.Run, results: Results, console: Console) -> bool:
     new = results.as_dict()
     found = list(compare.changes(old, new))
     console.print(tables.changes_table(found))
-    for difference in compare.other_machine(old, new):
-        console.print(Text(f"Not the same machine: {difference}.", style="bold red"))
+    for difference in compare.differences(old, new):
+        console.print(Text(f"Mind that {difference}.", style="bold red"))
     return any(change.is_worse for change in found)
 
 
@@ -169,11 +182,11 @@ def _section(quick: bool) -> dict[str, Any]:
 
 
 def _no_gpu() -> str | None:
-    """Why nothing can be timed on a GPU here, as a sentence; None when it can."""
+    """Why nothing can be timed on a GPU here, as a clause; None when it can."""
     why = backends.available()["triton"]
     if why is None and DRIVERS["triton"].load().DEVICE != "cuda":
-        why = "Triton is told to interpret, by TRITON_INTERPRET"
-    return None if why is None else f"--device cuda cannot be used here: {why}."
+        return "Triton is told to interpret, by TRITON_INTERPRET"
+    return why
 
 
 def _refuse(problem: str) -> NoReturn:

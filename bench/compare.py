@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from math import sqrt
+from collections.abc import Iterable, Iterator, Mapping
+from math import hypot
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from gpuopt.bench.results import SCHEMA, TIMED
+from gpuopt.bench.noise import BUSY, noise
+from gpuopt.bench.results import SCHEMA
+from gpuopt.machine import Spread
 
 THRESHOLD = 0.05
 """Share of the older median that medians must differ by to count."""
-
-CERTAINTY = 1.5
-"""About three standard errors of a median, in tenths of the samples to tenths over the root of their number."""
 
 Run = Mapping[str, Any]
 """What ``bench/SCHEMA.md`` describes."""
@@ -29,8 +28,8 @@ class Change(NamedTuple):
         before: Seconds, the median of the older run; None where it was not timed.
         after: Seconds, the median of the newer run; None where it was not timed.
         verdict: ``"slower"`` and ``"faster"`` where the medians differ by more than ``THRESHOLD`` and by more than
-            such medians differ by chance; ``"lost"`` where a row that was timed is now
-            wrong or broken.
+            such medians differ by chance; ``"lost"`` where a row that was timed now has no time.
+        why: Why it has none.
     """
 
     workload: str
@@ -38,6 +37,7 @@ class Change(NamedTuple):
     before: float | None
     after: float | None
     verdict: Literal["slower", "faster", "same", "lost"]
+    why: str | None = None
 
     @property
     def is_worse(self) -> bool:
@@ -68,31 +68,58 @@ def load(path: Path) -> Run:
     return dict(run)
 
 
+def shared(old: Run, workloads: Iterable[str], contenders: Iterable[str], device: str) -> bool:
+    """Whether the older run timed any of these, so that there is something to compare."""
+    keys, names = set(workloads), set(contenders)
+    return any(
+        key in keys and name in names and where == device and _times(row) for (key, name, where), row in _rows(old)
+    )
+
+
 def changes(old: Run, new: Run) -> Iterator[Change]:
-    """All rows that were timed in the older run and are in the newer."""
-    before = {key: row for key, row in _rows(old) if row["status"] in TIMED}
-    for key, row in _rows(new):
-        if key in before:
-            was, now = _times(before[key]), _times(row)
-            if was is None:
-                continue
-            if now is not None:
+    """All rows that were timed in the older run and were asked for in the newer."""
+    before = {key: times for key, row in _rows(old) if (times := _times(row))}
+    after = dict(_rows(new))
+    for key, was in before.items():
+        if key in after:
+            now = _times(after[key])
+            if now is None:
+                yield Change(*key[:2], was["median"], None, "lost", after[key]["why"])
+            else:
                 yield Change(*key[:2], was["median"], now["median"], _verdict(was, now))
-            elif row["status"] in ("wrong", "broken"):
-                yield Change(*key[:2], was["median"], None, "lost")
+    reasons = {skipped["what"]: skipped["why"] for skipped in new["skipped"]}
+    for (workload, contender, _), was in before.items():
+        if workload in reasons:
+            yield Change(workload, contender, was["median"], None, "lost", reasons[workload])
 
 
-def other_machine(old: Run, new: Run) -> list[str]:
-    """In what the machines differ, a clause each."""
+def differences(old: Run, new: Run) -> list[str]:
+    """In what the runs differ besides the code, and what spoils one of them, a clause each."""
     found = []
-    for what in ("cpu", "cores"):
-        was, now = (run["machine"][what] for run in (old, new))
+    one, other = old["machine"], new["machine"]
+    pairs = {
+        "CPU": (one["cpu"], other["cpu"]),
+        "number of cores": (one["cores"], other["cores"]),
+        "GPU": (_gpus(one), _gpus(other)),
+        "scale": (old["scale"], new["scale"]),
+    }
+    for package in {**one["versions"], **other["versions"]}:
+        pairs[f"version of {package}"] = (one["versions"].get(package), other["versions"].get(package))
+    for what, (was, now) in pairs.items():
         if was != now:
-            found.append(f"{what} was {was} and is {now}")
-    was, now = ([gpu["name"] for gpu in run["machine"]["gpus"]] for run in (old, new))
-    if was != now:
-        found.append(f"GPUs were {', '.join(was) or 'none'} and are {', '.join(now) or 'none'}")
+            found.append(f"the {what} was {was or 'none'} and is {now or 'none'}")
+    for device in old["copy"].keys() & new["copy"].keys():
+        was, now = (run["copy"][device]["gb_per_s"] for run in (old, new))
+        if abs(now - was) > THRESHOLD * was:
+            found.append(f"a copy in {device} memory went at {was:.1f} GB/s and goes at {now:.1f}")
+    for which, machine in (("older", one), ("newer", other)):
+        if (machine["others_load"] or 0.0) > BUSY:
+            found.append(f"other processes took {machine['others_load']:.0%} of the CPU in the {which} run")
     return found
+
+
+def _gpus(machine: Mapping[str, Any]) -> str:
+    return ", ".join(f"{gpu['name']} with driver {gpu['driver']}" for gpu in machine["gpus"])
 
 
 def _rows(run: Run) -> Iterator[tuple[tuple[str, str, str], dict[str, Any]]]:
@@ -101,15 +128,14 @@ def _rows(run: Run) -> Iterator[tuple[tuple[str, str, str], dict[str, Any]]]:
             yield (workload["key"], row["contender"], workload["device"]), row
 
 
-def _times(row: dict[str, Any]) -> dict[str, Any] | None:
-    """The spread that counts."""
-    times: dict[str, Any] | None = row["device"] or row["step"]
+def _times(row: Mapping[str, Any]) -> Spread | None:
+    """Those that count; None where there are none."""
+    times: Spread | None = row["device"] or row["step"]
     return times
 
 
-def _verdict(was: dict[str, Any], now: dict[str, Any]) -> Literal["slower", "faster", "same"]:
+def _verdict(was: Spread, now: Spread) -> Literal["slower", "faster", "same"]:
     difference = now["median"] - was["median"]
-    noise = CERTAINTY * sqrt(sum((times["p90"] - times["p10"]) ** 2 / times["n"] for times in (was, now)))
-    if abs(difference) <= max(noise, THRESHOLD * was["median"]):
+    if abs(difference) <= max(hypot(noise(was), noise(now)), THRESHOLD * was["median"]):
         return "same"
     return "slower" if difference > 0 else "faster"

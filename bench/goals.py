@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import hypot
 
+from gpuopt.bench.noise import noise
 from gpuopt.bench.results import Row
 
 
@@ -52,12 +54,14 @@ class Verdict:
         goal: The goal.
         against: The fastest of the goal's ``theirs``; None where none was timed.
         ratio: How many times faster ours was; None where either was not timed.
+        off: How far the ratio can be off by chance, either way; None where there is none.
         why: Why there is no ratio.
     """
 
     goal: Goal
     against: str | None
     ratio: float | None
+    off: float | None = None
     why: str | None = None
 
     @property
@@ -65,14 +69,21 @@ class Verdict:
         """Whether the goal is met; None when the run does not say."""
         return None if self.ratio is None else self.ratio >= self.goal.at_least
 
+    @property
+    def close(self) -> bool:
+        """Whether another run could say otherwise about the goal by chance alone."""
+        return self.ratio is not None and abs(self.ratio - self.goal.at_least) <= (self.off or 0.0)
+
 
 def judge(goal: Goal, rows: Mapping[str, Row]) -> Verdict:
     """What the rows of the goal's workload, by contender, say."""
-    medians = {name: row.median for name, row in rows.items() if row.median is not None}
-    theirs = [name for name in goal.theirs if name in medians]
+    times = {name: row.times for name, row in rows.items() if row.times is not None}
+    theirs = [name for name in goal.theirs if name in times]
     for names in ((goal.ours,), goal.theirs):
-        if not set(names) & set(medians):
+        if not set(names) & set(times):
             row = rows.get(names[0])
-            return Verdict(goal, None, None, f"{names[0]}: {(row and row.why) or 'not run'}")
-    best = min(theirs, key=lambda name: medians[name])
-    return Verdict(goal, best, medians[best] / medians[goal.ours])
+            return Verdict(goal, None, None, why=f"{names[0]}: {(row and row.why) or 'not run'}")
+    best = min(theirs, key=lambda name: times[name]["median"])
+    ratio = times[best]["median"] / times[goal.ours]["median"]
+    shares = (noise(each) / each["median"] for each in (times[best], times[goal.ours]))
+    return Verdict(goal, best, ratio, ratio * hypot(*shares))

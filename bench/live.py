@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from gpuopt.bench.order import Watcher
 from gpuopt.bench.results import Contest
-from gpuopt.bench.suite import Watcher
 from gpuopt.bench.tables import contest_table
 
 

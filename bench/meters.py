@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from gpuopt.bench.contenders.contender import Entrant, nothing
-from gpuopt.bench.throttle import throttle_watch
+from gpuopt.bench.nvml import Condition, watch
 
-LEAST_HEAD_START, MOST_HEAD_START = 2_000_000, 400_000_000
+LEAST_HEAD_START, MOST_HEAD_START = 2_000_000, 4_000_000_000
 """Clock cycles, of which a GPU does some two in a nanosecond, that it is kept busy before the first event."""
 
 CYCLES_PER_SECOND = 2e9
@@ -20,13 +20,13 @@ class Sample(NamedTuple):
 
     Attributes:
         step: From the call until it is done, as the host sees it.
-        device: On the GPU; None for a CPU.
-        throttled: Whether the GPU was held back, so that the sample does not count; None where that is not known.
+        device: On the GPU; None for a CPU, and where the GPU had to wait for the host.
+        conditions: Of the GPU before and after; none for a CPU.
     """
 
     step: float
     device: float | None = None
-    throttled: bool | None = False
+    conditions: tuple[Condition, ...] = ()
 
 
 class Meter(Protocol):
@@ -63,14 +63,15 @@ class CudaMeter:
 
     Before each of them a buffer of several times the L2 cache is written, outside the time. Before the one that events
     time, the GPU is kept busy for longer than the host took for the other, which it queues the whole step in: its own
-    time does not count.
+    time does not count. A step of more launches than the queue holds, about a thousand, cannot be queued whole: the GPU
+    has begun with it before the host is done, and how long it took does not count.
     """
 
     def __init__(
         self,
         cuda: Any,
         flush: Callable[[], object],
-        throttled: Callable[[], bool | None],
+        condition: Callable[[], Condition],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """A meter.
@@ -78,10 +79,10 @@ class CudaMeter:
         Args:
             cuda: ``torch.cuda``.
             flush: Queues the write that takes everything out of the L2 cache.
-            throttled: Whether the GPU is held back just now.
+            condition: Tells the condition of the GPU.
             clock: Gives the time in seconds.
         """
-        self._cuda, self._flush, self._throttled, self._clock = cuda, flush, throttled, clock
+        self._cuda, self._flush, self._condition, self._clock = cuda, flush, condition, clock
         self._begin, self._end = cuda.Event(enable_timing=True), cuda.Event(enable_timing=True)
 
     def once(self, entrant: Entrant) -> None:
@@ -95,6 +96,7 @@ class CudaMeter:
         entrant.prepare()
         self._flush()
         self._cuda.synchronize()
+        begun = self._condition()
         before = self._clock()
         entrant.step()
         self._cuda.synchronize()
@@ -104,10 +106,11 @@ class CudaMeter:
         self._cuda._sleep(int(min(max(1.5 * host * CYCLES_PER_SECOND, LEAST_HEAD_START), MOST_HEAD_START)))
         self._begin.record()
         entrant.step()
+        waited = self._begin.query()
         self._end.record()
         self._end.synchronize()
-        throttled = self._throttled()
-        return Sample(host, self._begin.elapsed_time(self._end) / 1e3, throttled)
+        device = None if waited else self._begin.elapsed_time(self._end) / 1e3
+        return Sample(host, device, (begun, self._condition()))
 
 
 def meter_for(device: str) -> Meter:
@@ -118,7 +121,7 @@ def meter_for(device: str) -> Meter:
 
     l2: int = torch.cuda.get_device_properties(0).L2_cache_size
     buffer = torch.empty(max(4 * l2, 1 << 28), dtype=torch.uint8, device="cuda")
-    return CudaMeter(torch.cuda, buffer.zero_, throttle_watch())
+    return CudaMeter(torch.cuda, buffer.zero_, watch())
 
 
 def waiting_for(device: str) -> Callable[[], object]:

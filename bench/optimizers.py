@@ -51,10 +51,10 @@ OPTIMIZERS = {
             "AdamW",
             "adam",
             _MOMENTS,
-            {"eps": 1e-8, "weight_decay": 0.01},
+            {"eps": 1e-8, "weight_decay": 0.1},
             "AdamW",
-            {**_AS_TORCH, "weight_decay": 0.01},
-            {"eps": 1e-8, "weight_decay": 0.01},
+            {**_AS_TORCH, "weight_decay": 0.1},
+            {"eps": 1e-8, "weight_decay": 0.1},
         ),
         Optimizer(
             "RMSprop",

@@ -23,12 +23,12 @@ class Row:
 
     Attributes:
         contender: Its name.
-        status: The verdict.
-        why: Why it was not timed; None where it was.
+        status: The verdict on its numbers.
+        why: Why there are no times; None where there are.
         note: What it computes, if that is not what the workload says.
         is_guest: Whether it is of another library, whose faults are told of but are none of this package.
         timing: What was seen of it.
-        launches: Per step; None where they are not counted.
+        launches: Per step, without copies and fills; None where they are not counted.
         extra_memory: Bytes; None where it was not measured.
         compile: Seconds; None where it was not measured.
     """
@@ -54,10 +54,14 @@ class Row:
         return spread(self.timing.device) if self.timing.device and self.status in TIMED else None
 
     @property
+    def times(self) -> Spread | None:
+        """Those that count: on the GPU where there are any, else those of the host."""
+        return self.device or self.step
+
+    @property
     def median(self) -> float | None:
-        """The time that counts: that on the GPU where there is one, else that of the host."""
-        times = self.device or self.step
-        return times and times["median"]
+        """Of the times that count."""
+        return self.times and self.times["median"]
 
 
 @dataclass
@@ -161,6 +165,17 @@ def _contest(contest: Contest, copy: Copy | None) -> dict[str, Any]:
     }
 
 
+def _conditions(timing: Timing) -> dict[str, Spread | None] | None:
+    """Clocks and power of the GPU around the samples; None for a CPU."""
+    if not timing.conditions:
+        return None
+    found: dict[str, Spread | None] = {}
+    for what in ("sm_mhz", "memory_mhz", "power_w"):
+        told = [value for condition in timing.conditions if (value := getattr(condition, what)) is not None]
+        found[what] = spread(told) if told else None
+    return found
+
+
 def _row(row: Row, moved: int, copy: Copy | None) -> dict[str, Any]:
     rate = None if row.median is None else moved / row.median / 1e9
     return {
@@ -171,6 +186,8 @@ def _row(row: Row, moved: int, copy: Copy | None) -> dict[str, Any]:
         "step": row.step,
         "device": row.device,
         "discarded": row.timing.discarded,
+        "not_queued": row.timing.not_queued,
+        "gpu": _conditions(row.timing),
         "launches": row.launches,
         "gb_per_s": rate,
         "copy_share": None if rate is None or copy is None else rate / copy["gb_per_s"],

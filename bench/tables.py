@@ -13,18 +13,19 @@ from rich.text import Text
 from gpuopt.bench.code import table as code_table
 from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
-from gpuopt.bench.results import Contest, Results, Row
+from gpuopt.bench.noise import BUSY
+from gpuopt.bench.results import TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
-
-BUSY = 0.05
-"""Share of the CPU from which on other processes spoil the times."""
+from gpuopt.machine import Spread
 
 CAPTION = (
-    "Milliseconds per step, the median, and its share of the rate of a copy. A CPU also reads what a copy overwrites, "
-    "which is not counted: a step, which overwrites what it has read, can have more than all of it."
+    "Milliseconds per step, the median, and = for the oracle's bits, ~ for its numbers within tolerance; from the "
+    "fastest tenth to the slowest; and the share of the rate of a copy. A CPU also reads what a copy overwrites, which "
+    "is not counted: a step, which overwrites what it has read, can have more than all of it. How many samples there "
+    "are, launches, memory and first steps are in the JSON and in the report."
 )
 
-MARKS = {"wrong": "WRONG", "broken": "BROKEN", "skipped": "-"}
+MARKS = {"exact": "=", "close": "~", "wrong": "WRONG", "broken": "BROKEN", "skipped": "-"}
 
 
 def show(results: Results, console: Console) -> None:
@@ -79,14 +80,21 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
 
 
 def cell(row: Row, contest: Contest, copy: float | None) -> Text:
-    """The median and its share of the rate of a copy, or what is wrong."""
-    if row.median is None:
+    """The median, its verdict, tenths, and share of the rate of a copy; or what is wrong."""
+    times = row.times
+    if times is None:
         style = "bold red" if row.status in ("wrong", "broken") else "dim"
-        return Text(MARKS.get(row.status, "-"), style=style)
-    text = Text(milliseconds(row.median))
+        return Text(MARKS[row.status] if style != "dim" else "-", style=style)
+    text = Text(f"{milliseconds(times['median'])} {MARKS[row.status]}")
+    text.append(f"\n{tenths(times)}", style="dim")
     if copy is not None:
-        text.append(f"\n{contest.workload.bytes / row.median / 1e9 / copy:.0%}", style="dim")
+        text.append(f"\n{contest.workload.bytes / times['median'] / 1e9 / copy:.0%}", style="dim")
     return text
+
+
+def tenths(times: Spread) -> str:
+    """From the fastest tenth to the slowest, in milliseconds."""
+    return f"{milliseconds(times['p10'])}-{milliseconds(times['p90'])}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -103,16 +111,15 @@ def contest_table(contest: Contest) -> Table:
     for heading in ("ms per step", "p10 to p90", "n", "GB/s"):
         table.add_column(heading, justify="right")
     for row in contest.rows:
-        times = row.device or row.step
+        times = row.times
         if times is None:
             table.add_row(Text(row.contender, style="dim"), Text(row.status if row.why else "", style="dim"))
             continue
-        low, high = times["p10"], times["p90"]
         table.add_row(
             row.contender,
             row.status,
             milliseconds(times["median"]),
-            f"{milliseconds(low)} to {milliseconds(high)}",
+            tenths(times),
             str(times["n"]),
             f"{contest.workload.bytes / times['median'] / 1e9:,.1f}",
         )
@@ -135,7 +142,7 @@ def goals_table(results: Results) -> Table:
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
             f"{goal['at_least']:g} x",
-            "" if goal["ratio"] is None else f"{goal['ratio']:.2f} x",
+            "" if goal["ratio"] is None else f"{goal['ratio']:.2f} ± {goal['off']:.2f} x",
             _met(goal),
         )
     return table
@@ -160,7 +167,10 @@ def changes_table(changes: Sequence[Change]) -> Table:
                 "" if before is None else milliseconds(before),
                 "" if after is None else milliseconds(after),
                 "" if before is None or after is None else f"{after / before:.2f}",
-                Text(change.verdict, style="bold red" if change.is_worse else "green"),
+                Text(
+                    change.verdict if change.why is None else f"{change.verdict}: {change.why}",
+                    style="bold red" if change.verdict in ("slower", "lost") else "green",
+                ),
             )
     return table
 
@@ -201,7 +211,9 @@ def _skipped(results: Results) -> Iterator[tuple[str, str]]:
     yield from results.skipped
     for contest in results.contests:
         for row in contest.rows:
-            if row.status == "skipped" and row.why and row.contender not in absent:
+            if row.status in TIMED and row.why:
+                yield f"{contest.workload.key}: {row.contender}", row.why
+            elif row.status == "skipped" and row.why and row.contender not in absent:
                 yield row.contender, row.why
 
 
@@ -220,6 +232,11 @@ def _remarks(results: Results) -> Iterator[str]:
                 yield f"{row.contender}: {row.note}"
             if row.timing.discarded:
                 yield f"{contest.workload.key}: {row.timing.discarded} throttled samples of {row.contender} discarded"
+            if row.timing.not_queued:
+                yield (
+                    f"{contest.workload.key}: {row.timing.not_queued} steps of {row.contender} could not be queued "
+                    "whole before they began: they have no time on the GPU"
+                )
 
 
 def _met(goal: dict[str, Any]) -> Text:
@@ -227,7 +244,8 @@ def _met(goal: dict[str, Any]) -> Text:
         return Text(goal["why"] or "", style="dim")
     if not goal["binding"]:
         return Text("would be met" if goal["met"] else "would not be met", style="dim")
-    return Text("met", style="green") if goal["met"] else Text("NOT MET", style="bold red")
+    text = Text("met", style="green") if goal["met"] else Text("NOT MET", style="bold red")
+    return text.append(", within noise", style="dim") if goal["close"] else text
 
 
 def _table(title: str, caption: str | None = None) -> Table:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from gpuopt.bench.contenders.contender import Entrant, nothing
 from gpuopt.bench.meters import Meter
+from gpuopt.bench.nvml import Condition
 
 FEWEST_TURNS = 3
 
@@ -28,12 +29,16 @@ class Timing:
         step: Times as the host sees them, until the step is done.
         device: Times on the GPU; empty for a CPU.
         discarded: Samples that were thrown away; None where it is not known whether the GPU was throttled.
+        not_queued: Samples without a time on the GPU, which had to wait for the host.
+        conditions: Of the GPU before and after each sample, those thrown away among them.
         problem: Why it was not timed to the end; None when it was.
     """
 
     step: list[float] = field(default_factory=list)
     device: list[float] = field(default_factory=list)
     discarded: int | None = 0
+    not_queued: int = 0
+    conditions: list[Condition] = field(default_factory=list)
     problem: str | None = None
 
 
@@ -93,14 +98,18 @@ def _warm_up(entrant: Entrant, meter: Meter, seconds: float, clock: Callable[[],
 def _turn(entrant: Entrant, timing: Timing, meter: Meter, steps: int) -> None:
     for _ in range(steps):
         sample = meter.sample(entrant)
-        if sample.throttled is None:
+        timing.conditions += sample.conditions
+        throttled = [condition.throttled for condition in sample.conditions]
+        if None in throttled:
             timing.discarded = None
-        if sample.throttled:
+        if True in throttled:
             timing.discarded = (timing.discarded or 0) + 1
             continue
         timing.step.append(sample.step)
         if sample.device is not None:
             timing.device.append(sample.device)
+        elif sample.conditions:
+            timing.not_queued += 1
 
 
 def first_line(error: BaseException) -> str:

@@ -24,11 +24,12 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from gpuopt import backends, machine
-from gpuopt.bench import command, compare, goals, suite, tables
+from gpuopt.bench import command, compare, contest, goals, suite, tables
 from gpuopt.bench.alone import Alone
 from gpuopt.bench.code import figures
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
+from gpuopt.bench.order import FULL, QUICK, Order, Scale
 from gpuopt.bench.problem import WARM_UP, Problem
 from gpuopt.bench.results import SCHEMA, Contest, Results, Row
 from gpuopt.bench.selection import select
@@ -36,7 +37,7 @@ from gpuopt.bench.timing import Timing
 from gpuopt.bench.workloads import JUDGED, TAILS, Workload, workloads
 
 ROOT = Path(__file__).resolve().parents[1]
-TINY = suite.Scale("full", seconds=0.0, alone=True)
+TINY = Scale("full", seconds=0.0, alone=True)
 SMALL = (
     Workload("sizes", "Adam", "one-10", turns=3),
     Workload("arrays", "Adam", "one-10", front="arrays", turns=3),
@@ -56,7 +57,7 @@ def printed(to):
 
 def order(some_workloads=SMALL, some_contenders=USUAL, **options):
     measured = Alone(extra_memory=7, compile=0.5)
-    return suite.Order("cpu", TINY, some_workloads, some_contenders, alone=lambda *_: measured, **options)
+    return Order("cpu", TINY, some_workloads, some_contenders, alone=lambda *_: measured, **options)
 
 
 def run(out, *some, **options):
@@ -256,7 +257,7 @@ def test_guest_that_is_not_installed_is_named_once(tmp_path):
 
 def test_what_does_not_fit_is_skipped_with_the_numbers(tmp_path, monkeypatch):
     free = 10_000_000
-    monkeypatch.setattr("gpuopt.bench.suite.memory.available", lambda device: free)
+    monkeypatch.setattr("gpuopt.bench.contest.memory.available", lambda device: free)
     small, large = Workload("sizes", "Adam", "one-18", turns=3), Workload("sizes", "Adam", "one-20", turns=3)
     _, found, text = run(tmp_path, [large, small], USUAL[:4])
     assert found["complete"]
@@ -268,11 +269,11 @@ def test_what_does_not_fit_is_skipped_with_the_numbers(tmp_path, monkeypatch):
 
 
 def test_arrays_need_cupy_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(suite.backends, "available", lambda: {"cupy": "cupy is not installed"})
-    monkeypatch.setattr(suite.memory, "available", lambda device: None)
-    assert suite._impossible(SMALL[1], "cuda", USUAL) == "cupy is not installed"
-    assert suite._impossible(SMALL[1], "cpu", USUAL) is None
-    assert suite._impossible(SMALL[0], "cuda", USUAL) is None
+    monkeypatch.setattr(contest.backends, "available", lambda: {"cupy": "cupy is not installed"})
+    monkeypatch.setattr(contest.memory, "available", lambda device: None)
+    assert contest._impossible(SMALL[1], "cuda", USUAL) == "cupy is not installed"
+    assert contest._impossible(SMALL[1], "cpu", USUAL) is None
+    assert contest._impossible(SMALL[0], "cuda", USUAL) is None
 
 
 def test_nothing_begins_after_the_budget(tmp_path):
@@ -295,7 +296,7 @@ def test_quick_run_measures_nothing_alone(tmp_path):
     def never(*_):
         raise AssertionError
 
-    quick = replace(order(SMALL[:1], USUAL[:1]), scale=replace(suite.QUICK, seconds=0.0), alone=never)
+    quick = replace(order(SMALL[:1], USUAL[:1]), scale=replace(QUICK, seconds=0.0), alone=never)
     assert command.benchmark(quick, tmp_path, console()) == 0
 
 
@@ -329,8 +330,18 @@ def test_goal_is_judged_against_the_fastest_rival():
     verdict = goals.judge(goal, by_name)
     assert (verdict.against, verdict.ratio, verdict.met) == ("fast", 3.5, False)
     assert goals.judge(replace(goal, at_least=3.5), by_name).met is True
+    assert (verdict.off, verdict.close) == (0.0, False)
     assert goals.judge(replace(goal, theirs=("absent",)), by_name).why == "absent: is not there"
     assert goals.judge(replace(goal, ours="nobody"), by_name).why == "nobody: not run"
+
+
+def test_goal_that_another_run_could_judge_otherwise_is_close():
+    ours, theirs = row("ours", *[1.0] * 9), row("theirs", 1.7, *[1.9, 2.0, 2.1] * 3)
+    verdict = goals.judge(goals.Goal("w", "ours", ("theirs",), 1.95), {"ours": ours, "theirs": theirs})
+    assert verdict.ratio == 2.0
+    assert verdict.off == pytest.approx(1.5 * (2.1 - 1.88) / 10**0.5)
+    assert (verdict.met, verdict.close) == (True, True)
+    assert not replace(verdict, goal=replace(verdict.goal, at_least=1.8)).close
 
 
 def test_wrong_contender_is_not_ranked():
@@ -381,7 +392,34 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert [workload["key"] for workload in found["workloads"]] == [workload.key for workload in SMALL[:2]]
     assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
     assert found["workloads"][1]["rows"][0]["step"] is None
-    assert found["workloads"][1]["rows"][1]["why"] == suite.NOT_REACHED
+    assert found["workloads"][1]["rows"][1]["why"] == contest.NOT_REACHED
+    assert found["workloads"][1]["rows"][0]["status"] == "exact"
+    assert found["workloads"][1]["rows"][0]["why"] == contest.NOT_REACHED
+    assert found["skipped"] == [{"what": SMALL[2].key, "why": contest.NOT_REACHED}]
+    assert f"{SMALL[1].key}: {USUAL[0].name}" in text
+    assert SMALL[2].key in text
+
+
+def test_ctrl_c_while_a_contender_is_measured_alone_keeps_the_others(tmp_path):
+    def interrupts(workload, device, contender):
+        if contender == USUAL[1].name:
+            raise KeyboardInterrupt
+        return Alone(extra_memory=7)
+
+    asked = replace(order(SMALL[:2], USUAL[:3], code=dict), alone=interrupts)
+    assert command.benchmark(asked, tmp_path, console()) == 130
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert [each["extra_memory"] for each in found["workloads"][0]["rows"]] == [7, None, None]
+    assert all(each["step"]["n"] == 6 for each in found["workloads"][0]["rows"])
+    missing = [f"{SMALL[0].key}: memory and first step of {each.name}" for each in USUAL[1:3]]
+    missing += [SMALL[1].key, "compiled code"]
+    assert found["skipped"] == [{"what": what, "why": contest.NOT_REACHED} for what in missing]
+
+
+def test_row_of_a_gpu_that_was_always_held_back_says_so():
+    throttled = Row("x", "exact", timing=Timing(discarded=6))
+    contest._explain(throttled)
+    assert (throttled.status, throttled.why) == ("exact", "the GPU was held back in all of its 6 samples")
 
 
 def test_process_that_is_killed_leaves_what_was_done(tmp_path):
@@ -460,6 +498,24 @@ def test_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
     assert (code, text) == (2, "--device must be cpu or cuda, but is tpu.")
 
 
+def test_gpu_that_cannot_be_used_is_told_of(monkeypatch):
+    monkeypatch.setattr(command, "benchmark", lambda *_: 0)
+    monkeypatch.setattr(command.backends, "available", lambda: {"triton": "PyTorch sees no CUDA device"})
+    assert invoke() == (0, "")
+    monkeypatch.setattr(command, "gpus", lambda: [{"name": "H100"}])
+    assert invoke() == (0, "Timing the CPU, although there is a GPU: PyTorch sees no CUDA device.")
+    assert invoke("--device", "cpu") == (0, "")
+
+
+@pytest.mark.usefixtures("no_work")
+def test_older_run_of_other_workloads_is_refused_before_any_work(ran, tmp_path):
+    old = tmp_path / "old.json"
+    old.write_text(json.dumps(ran[1]))
+    code, text = invoke("--compare", str(old), "--only", "adam/1000x64/*", "--device", "cpu", "--out", str(tmp_path))
+    assert code == 2
+    assert "has times of nothing that is to be timed now" in text
+
+
 def test_command_takes_its_options(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(command, "benchmark", lambda asked, out, to, old: seen.append((asked, out, old)) or 0)
@@ -471,8 +527,8 @@ def test_command_takes_its_options(tmp_path, monkeypatch):
     (full, out, old), (quick, other_out, _), (with_code, *_) = seen
     assert (full.code is None, quick.code is None, with_code.code is None) == (False, True, False)
     assert with_code.device == "cpu"
-    assert (full.scale, len(full.workloads), str(out), old) == (suite.FULL, len(workloads("cpu")), "out", None)
-    assert (quick.scale, other_out, quick.budget) == (suite.QUICK, tmp_path, 9.0)
+    assert (full.scale, len(full.workloads), str(out), old) == (FULL, len(workloads("cpu")), "out", None)
+    assert (quick.scale, other_out, quick.budget) == (QUICK, tmp_path, 9.0)
     assert [workload.key for workload in quick.workloads] == ["adam/1000x64/fp32"]
 
 
@@ -523,15 +579,55 @@ def test_row_that_is_wrong_now_is_lost(ran):
     assert [(change.contender, change.verdict, change.is_worse) for change in lost] == [("gpuopt numba", "lost", True)]
 
 
+def test_what_was_asked_for_and_has_no_time_now_is_lost(ran):
+    _, found, _ = ran
+    new = copy.deepcopy(found)
+    key = new["workloads"].pop(0)["key"]
+    new["skipped"].append({"what": key, "why": "it needs 9.0 GB"})
+    row = new["workloads"][0]["rows"][0]
+    row.update(status="skipped", why="numba is not installed", step=None)
+    lost = {
+        (change.workload, change.contender): change.why for change in compare.changes(found, new) if change.is_worse
+    }
+    ours = [
+        each["contender"] for each in found["workloads"][0]["rows"] if each["step"] and "gpuopt" in each["contender"]
+    ]
+    assert lost == {
+        **{(key, contender): "it needs 9.0 GB" for contender in ours},
+        (new["workloads"][0]["key"], row["contender"]): "numba is not installed",
+    }
+    new["skipped"].pop()
+    assert key not in {change.workload for change in compare.changes(found, new)}
+
+
+def test_what_differs_besides_the_code_is_said(ran):
+    _, found, _ = ran
+    found = copy.deepcopy(found)
+    found["machine"]["others_load"] = 0.0
+    assert compare.differences(found, found) == []
+    new = copy.deepcopy(found)
+    new["scale"] = "quick"
+    new["machine"]["versions"]["torch"] = "1.0"
+    new["machine"]["others_load"] = 0.3
+    new["machine"]["gpus"] = [{"name": "H100", "driver": "570"}]
+    new["copy"]["cpu"]["gb_per_s"] = 2 * found["copy"]["cpu"]["gb_per_s"]
+    said = compare.differences(found, new)
+    assert said[:2] == ["the GPU was none and is H100 with driver 570", "the scale was full and is quick"]
+    assert any(clause.startswith("the version of torch was ") and clause.endswith(" is 1.0") for clause in said)
+    assert any(clause.startswith("a copy in cpu memory went at ") for clause in said)
+    assert said[-1] == "other processes took 30% of the CPU in the newer run"
+
+
 @pytest.mark.parametrize(("factor", "code"), [(1e-9, 1), (1e9, 0)])
-def test_slower_than_the_older_run_is_exit_code_1(factor, code, ran, tmp_path):
+def test_slower_than_the_older_run_is_exit_code_1(factor, code, ran, tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "noise", lambda times: 0.0)  # of a few steps on a busy machine it can be all
     old = aged(ran[1], factor)
     old["machine"]["cpu"] = "Another"
     to = console()
     only_ours = [contender for contender in USUAL if contender.name == "gpuopt numpy"]
     assert command.benchmark(order(SMALL[:1], only_ours), tmp_path, to, old) == code
     assert ("slower" if code else "faster") in printed(to)
-    assert "Not the same machine: cpu was Another" in printed(to)
+    assert "Mind that the CPU was Another" in printed(to)
 
 
 @pytest.mark.usefixtures("no_work")

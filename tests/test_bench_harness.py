@@ -4,7 +4,7 @@
   steps at the beginning that are not timed, for as long whether they are fast or slow; what prepares a step is outside
   of its time.
 - On a GPU the flush of the cache and the head start are outside the time too, and samples that were taken while the
-  GPU was held back are thrown away and counted.
+  GPU was held back are thrown away and counted. A step that the GPU had to wait for has no time on it.
 - A contender that raises is out, and the others go on.
 - Memory and first steps are measured in a process of their own, from its first step on; launches are those made.
 - Nothing is set up that does not fit into memory.
@@ -22,8 +22,8 @@ from gpuopt.bench import alone, launches, memory, timing
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
 from gpuopt.bench.meters import LEAST_HEAD_START, CudaMeter, HostMeter
+from gpuopt.bench.nvml import Condition, watch_of
 from gpuopt.bench.problem import Problem
-from gpuopt.bench.throttle import watch
 from gpuopt.bench.timing import Timing, measure
 from gpuopt.bench.workloads import TAILS, Workload
 from gpuopt.machine import spread
@@ -136,12 +136,14 @@ class FakeCuda:
     def __init__(self, fake):
         self.fake = fake
         self.slept = []
+        self.behind = False
 
     def Event(self, enable_timing):  # noqa: N802 (torch's name)
         assert enable_timing
         event = SimpleNamespace(at=None)
         event.record = lambda: setattr(event, "at", self.fake.now)
         event.synchronize = lambda: self.fake.log.append("wait")
+        event.query = lambda: self.behind
         event.elapsed_time = lambda end: (end.at - event.at) * 1e3
         return event
 
@@ -156,14 +158,16 @@ class FakeCuda:
 
 def cuda_meter(fake, throttled=lambda: False):
     cuda = FakeCuda(fake)
-    return cuda, CudaMeter(cuda, fake.work("flush", 100.0), throttled, fake.clock)
+    meter = CudaMeter(cuda, fake.work("flush", 100.0), lambda: Condition(throttled(), 1980.0), fake.clock)
+    return cuda, meter
 
 
 def test_flush_and_head_start_are_outside_both_times():
     fake = FakeTime()
     _, meter = cuda_meter(fake)
     sample = meter.sample(fake.entrant("a", 3.0, prepare=20.0))
-    assert (sample.step, sample.device, sample.throttled) == (pytest.approx(3.0), pytest.approx(3.0), False)
+    assert (sample.step, sample.device) == (pytest.approx(3.0), pytest.approx(3.0))
+    assert sample.conditions == (Condition(False, 1980.0),) * 2
     cold = ["prepare a", "flush"]
     assert fake.log == [*cold, "wait", "a", "wait", *cold, "head start", "a", "wait"]
 
@@ -185,11 +189,22 @@ def test_head_start_grows_with_the_time_of_the_host():
 
 
 def test_throttled_samples_are_discarded_and_counted():
-    fake, held_back = FakeTime(), iter([False, True, True, False, False, True])
+    # Before and after each of six samples.
+    held_back = iter([False, False, True, True, False, True, True, False, False, False, False, False])
+    fake = FakeTime()
     _, meter = cuda_meter(fake, lambda: next(held_back))
     (found,) = fake.measure(fake.entrant("a", 2.0), meter=meter, turns=3)
     assert found.discarded == 3
     assert len(found.step) == len(found.device) == 3
+    assert len(found.conditions) == 12
+
+
+def test_step_that_the_gpu_waits_for_has_no_time_on_it():
+    fake = FakeTime()
+    cuda, meter = cuda_meter(fake)
+    cuda.behind = True
+    (found,) = fake.measure(fake.entrant("a", 2.0), meter=meter, turns=3)
+    assert (found.step, found.device, found.not_queued) == ([pytest.approx(2.0)] * 6, [], 6)
 
 
 def test_unknown_throttling_is_said_to_be_unknown():
@@ -214,7 +229,17 @@ def fake_library(told=0, code=0):
 
     library.nvmlInit_v2 = lambda: 0
     library.nvmlDeviceGetHandleByUUID = handle
+
+    def clock(device, which, clock):
+        clock._obj.value = {1: 1980, 2: 2619}[which]
+        return code
+
+    def power(device, milliwatts):
+        milliwatts._obj.value = 612_500
+        return code
+
     library.nvmlDeviceGetCurrentClocksThrottleReasons = reasons
+    library.nvmlDeviceGetClockInfo, library.nvmlDeviceGetPowerUsage = clock, power
     return library
 
 
@@ -224,13 +249,13 @@ def fake_library(told=0, code=0):
 )
 def test_gpu_that_idles_or_has_chosen_clocks_is_not_throttled(reasons, held_back):
     library = fake_library(reasons)
-    assert watch(library, "GPU-1")() is held_back
+    assert watch_of(library, "GPU-1")() == Condition(held_back, 1980, 2619, 612.5)
     assert library.asked == b"GPU-1"
 
 
-def test_throttling_is_unknown_where_nobody_tells():
-    assert watch(None, "GPU-1")() is None
-    assert watch(fake_library(code=3), "GPU-1")() is None
+def test_condition_is_unknown_where_nobody_tells():
+    assert watch_of(None, "GPU-1")() == Condition()
+    assert watch_of(fake_library(code=3), "GPU-1")() == Condition()
 
 
 # launches

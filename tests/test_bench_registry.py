@@ -242,9 +242,13 @@ def test_every_contender_with_another_learning_rate_is_wrong(kind, few, monkeypa
 
 
 @pytest.mark.parametrize("formats", ["fp32", "bf16"])
-@pytest.mark.parametrize("settings", [{"betas": (0.5, 0.5)}, {"betas": (0.0, 0.0)}], ids=["other betas", "no state"])
-def test_other_arithmetic_is_wrong(settings, formats, few):
-    workload = few(optimizer_name="Adam", formats_name=formats)
+@pytest.mark.parametrize(
+    ("optimizer_name", "settings"),
+    [("Adam", {"betas": (0.5, 0.5)}), ("Adam", {"betas": (0.0, 0.0)}), ("AdamW", {"weight_decay": 0.0})],
+    ids=["other betas", "no state", "no decay"],
+)
+def test_other_arithmetic_is_wrong(optimizer_name, settings, formats, few):
+    workload = few(optimizer_name=optimizer_name, formats_name=formats)
     problem = Problem(workload, "cpu")
     (theirs,) = (each for each in contenders("cpu") if each.name == "torch for-loop")
     entrant = theirs.set_up(problem)

@@ -167,6 +167,8 @@ def test_every_row_has_its_figures_in_a_table() -> None:
             step=invented.spread(2e-3, n=31),
             device={"n": 29, "median": 1.5e-3, "p10": 1.25e-3, "p90": 1.75e-3},
             discarded=4,
+            not_queued=2,
+            gpu={"sm_mhz": invented.spread(1980), "memory_mhz": invented.spread(2619.0), "power_w": None},
             launches=1,
             gb_per_s=18.7,
             copy_share=0.951,
@@ -182,11 +184,14 @@ def test_every_row_has_its_figures_in_a_table() -> None:
         "n": "31",
         "step, ms": "2.00",
         "discarded": "4",
+        "not queued whole": "2",
+        "SM, MHz": "1,980",
+        "memory, MHz": "2,619",
         "GB/s": "18.7",
         "% of copy": "95.1",
         "launches": "1",
         "extra memory, MiB": "3.00",
-        "compile, ms": "250",
+        "first step, ms": "250",
     }
     assert "1.25 to 1.75" in table.rows[0].cells
     assert (table.rows[1].cells, table.rows[1].why) == ([], "not installed")
@@ -198,7 +203,7 @@ def test_what_no_row_knows_has_no_column() -> None:
     headings = workload_table(workload).headings
     assert [heading.partition(",")[0] for heading in headings][:3] == ["step", "p10 to p90", "n"]
     assert "discarded" not in headings
-    assert headings[-1] == "compile, ms"
+    assert headings[-1] == "first step, ms"
     for row in workload["rows"]:
         row.update(extra_memory=None, compile=None)
     assert workload_table(workload).headings[-1] == "launches"
@@ -413,6 +418,7 @@ def test_goals_are_met_or_not_or_not_binding_or_not_known() -> None:
     rows = re.findall(r'<td class="(\w+)">([^<]*)</td></tr>', section(full_text(), "goals"))
     assert rows == [
         ("good", "✓ met"),
+        ("good", "✓ met, within noise"),
         ("bad", "✗ NOT MET"),
         ("muted", "would be met; it does not bind here"),
         ("muted", "not known: torch fused: not installed"),

@@ -15,7 +15,7 @@ from gpuopt.bench.problem import Problem
 from gpuopt.bench.workloads import Workload
 
 ADAM: dict[str, Any] = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}
-ADAMW: dict[str, Any] = {**ADAM, "weight_decay": 0.01}
+ADAMW: dict[str, Any] = {**ADAM, "weight_decay": 0.1}
 SGD: dict[str, Any] = {"momentum": 0.9}
 RMSPROP: dict[str, Any] = {"alpha": 0.99, "eps": 1e-8}
 ADAGRAD: dict[str, Any] = {"eps": 1e-10}

@@ -105,7 +105,7 @@ def naive_contender(device: str) -> Contender:
         _set_up,
         absent=partial(_absent, device),
         refuses=_refuses,
-        temporaries=4.0,
+        temporaries=5.0,
     )
 
 

@@ -20,7 +20,7 @@ WAYS: dict[str, dict[str, bool]] = {
 }
 """How ``torch.optim`` is told which of its ways to go."""
 
-TEMPORARIES = {"fused": 0.0, "foreach": 3.0, "for-loop": 0.0, "compiled": 1.0}
+TEMPORARIES = {"fused": 0.0, "foreach": 3.0, "for-loop": 2.0, "compiled": 1.0}
 
 MOST_COMPILED = {"cpu": 1, "cuda": 1000}
 """Most tensors of a step that ``torch.compile`` is given. It takes about a minute for 200 on two cores."""

@@ -15,9 +15,7 @@ from gpuopt.bench.html.numbers import UNKNOWN
 from gpuopt.bench.html.plot import Plot
 from gpuopt.bench.html.tables import WorkloadTable, workload_table
 from gpuopt.bench.html.training import TrainingTask
-
-BUSY = 0.05
-"""Share of all cores from which on other processes spoil the times."""
+from gpuopt.bench.noise import BUSY
 
 CLOCKS = {"device": "Time on the GPU", "step": "Host-inclusive time"}
 
@@ -181,7 +179,7 @@ def _goal(goal: dict[str, Any], workloads: list[dict[str, Any]]) -> GoalRow:
         goal=f"{goal['ours']} on {titles.get(goal['workload'], goal['workload'])}",
         against=goal["against"] or ", ".join(goal["theirs"]),
         at_least=f"{goal['at_least']:g}",
-        seen=UNKNOWN if goal["ratio"] is None else f"{goal['ratio']:.2f}",
+        seen=UNKNOWN if goal["ratio"] is None else f"{goal['ratio']:.2f} ± {goal['off']:.2f}",
         verdict=verdict,
         tone=tone,
     )
@@ -192,4 +190,5 @@ def _verdict(goal: dict[str, Any]) -> tuple[str, str]:
         return f"not known: {goal['why'] or 'not measured'}", "muted"
     if not goal["binding"]:
         return ("would be met" if goal["met"] else "would not be met") + "; it does not bind here", "muted"
-    return ("✓ met", "good") if goal["met"] else ("✗ NOT MET", "bad")
+    noise = ", within noise" if goal["close"] else ""
+    return (f"✓ met{noise}", "good") if goal["met"] else (f"✗ NOT MET{noise}", "bad")

@@ -34,14 +34,22 @@ class WorkloadTable:
 
 
 def workload_table(workload: dict[str, Any]) -> WorkloadTable:
-    """The table of a workload; the GPU's clock, discarded samples, memory and compile time only where there are any."""
+    """The table of a workload.
+
+    What only a GPU has, what only runs alone find, and samples that do not count have columns only where there are any.
+    """
     rows = workload["rows"]
     columns: list[tuple[str, list[str]]] = []
     for clock in ("device", "step"):
         if clock == "step" or any(row[clock] for row in rows):
             columns += _spread_columns(clock, [row[clock] or {} for row in rows])
-    if any(row["discarded"] for row in rows):
-        columns.append(("discarded", [count(row["discarded"]) for row in rows]))
+    for what, heading in (("discarded", "discarded"), ("not_queued", "not queued whole")):
+        if any(row[what] for row in rows):
+            columns.append((heading, [count(row[what]) for row in rows]))
+    for what, heading in (("sm_mhz", "SM, MHz"), ("memory_mhz", "memory, MHz"), ("power_w", "power, W")):
+        told = [(row["gpu"] or {}).get(what) for row in rows]
+        if any(told):
+            columns.append((heading, [count(spread and round(spread["median"])) for spread in told]))
     rate, extra = rates(row["gb_per_s"] for row in rows), memory(row["extra_memory"] for row in rows)
     first = times(row["compile"] for row in rows)
     columns += [
@@ -52,7 +60,7 @@ def workload_table(workload: dict[str, Any]) -> WorkloadTable:
     if any(row["extra_memory"] is not None for row in rows):
         columns.append((f"extra memory, {extra.unit}", [extra(row["extra_memory"]) for row in rows]))
     if any(row["compile"] is not None for row in rows):
-        columns.append((f"compile, {first.unit}", [first(row["compile"]) for row in rows]))
+        columns.append((f"first step, {first.unit}", [first(row["compile"]) for row in rows]))
     return WorkloadTable(
         workload["title"],
         _facts(workload),

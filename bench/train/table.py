@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpuopt.bench.tables import BUSY
+from gpuopt.bench.noise import BUSY
 from gpuopt.bench.train.lockstep import TURN, Training
 from gpuopt.bench.train.results import Contest, Results, times
 from gpuopt.bench.train.ways import REFERENCE

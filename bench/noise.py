@@ -1,0 +1,18 @@
+"""How far a median can be off by chance, and when something else spoils it."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+from gpuopt.machine import Spread
+
+CERTAINTY = 1.5
+"""About three standard errors of a median, in tenths of the samples to tenths over the root of their number."""
+
+BUSY = 0.05
+"""Share of the CPU from which on other processes spoil the times."""
+
+
+def noise(times: Spread) -> float:
+    """Seconds that the median of ``times`` may be off, either way."""
+    return CERTAINTY * (times["p90"] - times["p10"]) / sqrt(times["n"])

@@ -1,0 +1,73 @@
+"""What is asked of a run, and who is told how it goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Any
+
+from gpuopt.bench.alone import Alone, alone
+from gpuopt.bench.contenders import Contender
+from gpuopt.bench.contenders.contender import nothing
+from gpuopt.bench.results import Contest
+from gpuopt.bench.workloads import Workload
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done of each workload.
+
+    Attributes:
+        name: ``"full"`` or ``"quick"``.
+        seconds: No round of turns but the first few begins later than this.
+        alone: Whether memory and first steps are measured, in processes of their own.
+    """
+
+    name: str
+    seconds: float
+    alone: bool
+
+
+FULL = Scale("full", seconds=12.0, alone=True)
+QUICK = Scale("quick", seconds=5.0, alone=False)
+
+
+@dataclass(frozen=True)
+class Watcher:
+    """Who is told how the run goes on.
+
+    Attributes:
+        begin: Gets what is done now.
+        show: Gets the contest that goes on now, whose rows change from then on.
+        advance: Called when something has changed.
+        keep: Called when a workload is done, for results that outlive the process.
+    """
+
+    begin: Callable[[str], object] = lambda what: None
+    show: Callable[[Contest], object] = lambda contest: None
+    advance: Callable[[], object] = nothing
+    keep: Callable[[], object] = nothing
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked for.
+
+    Attributes:
+        device: ``"cpu"`` or ``"cuda"``.
+        scale: How much of each workload.
+        workloads: What on.
+        contenders: Who.
+        budget: Seconds after which no further workload is begun.
+        alone: Measures a contender in a process of its own.
+        code: Makes the section on compiled code; None for none.
+    """
+
+    device: str
+    scale: Scale
+    workloads: Sequence[Workload]
+    contenders: Sequence[Contender]
+    budget: float = inf
+    alone: Callable[[Workload, str, str], Alone] = field(default=alone)
+    code: Callable[[], dict[str, Any]] | None = None
