@@ -6,7 +6,9 @@ import ctypes
 import gc
 import multiprocessing
 import os
+import signal
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,7 +28,7 @@ PATIENCE = 600.0
 """Seconds after which the process is stopped."""
 
 GRACE = 10.0
-"""Seconds that it has to end of itself once it has answered."""
+"""Seconds that it has to end of itself once it has answered, or been told to."""
 
 CACHES = ("NUMBA_CACHE_DIR", "TRITON_CACHE_DIR", "CUPY_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR")
 """Variables that name the folders of compiled code. Each process has new ones, so that it compiles anew."""
@@ -71,10 +73,15 @@ def alone(workload: Workload, device: str, contender: str, patience: float = PAT
             return Alone(why=f"its process ended with {process.exitcode}")
         finally:
             process.terminate()
+            process.join(GRACE)
+            process.kill()
             process.join()
 
 
 def _answer(to: Connection, workload: Workload, device: str, name: str, caches: str) -> None:
+    # Ctrl-C is for who waits, who then terminates this process. It ends as others do, to clear up after itself.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     for variable in CACHES:
         os.environ[variable] = str(Path(caches) / variable)
         os.makedirs(os.environ[variable])

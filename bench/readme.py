@@ -1,4 +1,6 @@
-"""``python -m gpuopt.bench.readme RESULTS README``: puts what a ``bench.json`` says between the README's comments.
+"""``python -m gpuopt.bench.readme RESULTS TRAINING README``: puts what the JSONs say between the README's comments.
+
+RESULTS is the ``bench.json`` of a full run, TRAINING the ``train.json`` of ``gpuopt bench train``.
 
 What is between ``<!-- NAME -->`` and ``<!-- end -->``, for a name of :func:`blocks`, is made here and not by hand.
 """
@@ -24,19 +26,36 @@ TABLES: dict[str, dict[str, str]] = {
         "arrays/rmsprop/one-20m/fp32": "RMSProp, 20M elements",
         "arrays/adam/1000x64/fp32": "Adam, 1,000 tensors of 64",
     },
+    "sizes": {f"adam/one-{power}/fp32": f"2^{power}" for power in (10, 14, 18, 22, 26, 28)},
+    "models": {
+        "adamw/resnet-50/fp32": "ResNet-50",
+        "adamw/vit-l16-width-256/fp32": "ViT-L/16, width 256",
+        "adamw/gpt2-124m-width-192/fp32": "GPT-2, width 192",
+        "adamw/llama-3.2-1b-width-256/fp32": "Llama 3.2, width 256",
+        "adam/10000x1000/fp32": "10,000 tensors of 1,000",
+    },
+    "formats": {
+        "adamw/one-24/fp32": "float32",
+        "adamw/one-24/bf16-fp32-state": "bfloat16, state in float32",
+        "adamw/one-24/bf16": "bfloat16",
+    },
 }
 """Keys of workloads, and the heads of their columns, of each table of step times."""
 
 MARKS = {"wrong": "wrong", "broken": "broken", "skipped": "none"}
 
 
-def renewed(readme: str, results: Mapping[str, Any]) -> str:
-    """A README with what ``results``, which ``bench/SCHEMA.md`` describes, say.
+MEMORY = "adam/200x100000/fp32"
+"""Key of the workload whose memory and first step are shown."""
+
+
+def renewed(readme: str, results: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    """A README with what ``results`` and ``training``, which ``bench/SCHEMA.md`` describes, say.
 
     Raises:
         ValueError: It has no place for a block, or ``results`` lack a workload.
     """
-    for name, block in blocks(results).items():
+    for name, block in blocks(results, training).items():
         begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, *rest = readme.split(begin)
         if len(rest) != 1 or end not in rest[0]:
@@ -45,10 +64,16 @@ def renewed(readme: str, results: Mapping[str, Any]) -> str:
     return readme
 
 
-def blocks(results: Mapping[str, Any]) -> dict[str, str]:
-    """In Markdown: the machine, the tables of step times, and the goals."""
+def blocks(results: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, str]:
+    """In Markdown: the machine, the tables of step times, the goals, memory and first steps, and the trainings."""
     tables = {name: step_times(results, columns) for name, columns in TABLES.items()}
-    return {"machine": machine(results), **tables, "goals": goals(results)}
+    return {
+        "machine": machine(results),
+        **tables,
+        "goals": goals(results),
+        "memory": memory(results),
+        "training": trainings(training),
+    }
 
 
 def machine(results: Mapping[str, Any]) -> str:
@@ -81,12 +106,41 @@ def goals(results: Mapping[str, Any]) -> str:
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
             f"{goal['at_least']:g}",
-            goal["why"] or f"{goal['ratio']:.2f}",
-            {True: "met", False: "**missed**", None: ""}[goal["met"]],
+            goal["why"] or f"{goal['ratio']:.2f} ± {goal['off']:.2f}",
+            {True: "met", False: "**missed**", None: ""}[goal["met"]] + (", within noise" if goal["close"] else ""),
         ]
         for goal in results["goals"]
     ]
     return _table(["", "", "against", "times as fast, at least", "seen", ""], rows)
+
+
+def memory(results: Mapping[str, Any]) -> str:
+    """A row per contender: what it takes for a step besides its time."""
+    rows = [
+        [row["contender"], f"{row['extra_memory'] / 1e6:.1f}", f"{row['compile']:.1f}"]
+        for row in _workloads(results, {MEMORY: ""})[MEMORY]["rows"]
+        if row["extra_memory"] is not None
+    ]
+    return _table(
+        ["", "MB beyond parameters, gradients and state", "seconds of the first step beyond a usual one"], rows
+    )
+
+
+def trainings(training: Mapping[str, Any]) -> str:
+    """A row per contender: how long it took to the goal of each task, and the optimizer's share of a step."""
+    cells: dict[str, list[str]] = {row["contender"]: [] for task in training["tasks"] for row in task["rows"]}
+    head = [""]
+    for task in training["tasks"]:
+        head += [f"{task['title']}: seconds to a loss of {task['goal']:g}", "optimizer's share"]
+        rows = {row["contender"]: row for row in task["rows"]}
+        for contender in cells:
+            row = rows[contender]
+            reached = row["reached"]
+            cells[contender] += [
+                row["missed"] if reached is None else f"{reached['seconds']:.3g}",
+                "" if row["share"] is None else f"{row['share']:.1%}",
+            ]
+    return _table(head, [[contender, *values] for contender, values in cells.items()])
 
 
 def _workloads(results: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,8 +162,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Renews the README in place."""
-    results, readme = map(Path, arguments)
-    readme.write_text(renewed(readme.read_text(), json.loads(results.read_text())))
+    results, training, readme = map(Path, arguments)
+    made = renewed(readme.read_text(), json.loads(results.read_text()), json.loads(training.read_text()))
+    readme.write_text(made)
 
 
 if __name__ == "__main__":

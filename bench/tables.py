@@ -16,13 +16,12 @@ from gpuopt.bench.contenders import Contender
 from gpuopt.bench.noise import BUSY
 from gpuopt.bench.results import TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
-from gpuopt.machine import Spread
 
 CAPTION = (
-    "Milliseconds per step, the median, and = for the oracle's bits, ~ for its numbers within tolerance; from the "
-    "fastest tenth to the slowest; and the share of the rate of a copy. A CPU also reads what a copy overwrites, which "
-    "is not counted: a step, which overwrites what it has read, can have more than all of it. How many samples there "
-    "are, launches, memory and first steps are in the JSON and in the report."
+    "Milliseconds per step, the median, and = for the oracle's bits, ~ for its numbers within tolerance; ± half of "
+    "what lies between fastest and slowest tenth; and the share of the rate of a copy. A CPU also reads what a copy "
+    "overwrites, which is not counted: a step, which overwrites what it has read, can have more than all of it. How "
+    "many samples there are, launches, memory and first steps are in the JSON and in the report."
 )
 
 MARKS = {"exact": "=", "close": "~", "wrong": "WRONG", "broken": "BROKEN", "skipped": "-"}
@@ -80,21 +79,16 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
 
 
 def cell(row: Row, contest: Contest, copy: float | None) -> Text:
-    """The median, its verdict, tenths, and share of the rate of a copy; or what is wrong."""
+    """The median, its verdict, its spread, and its share of the rate of a copy; or what is wrong."""
     times = row.times
     if times is None:
         style = "bold red" if row.status in ("wrong", "broken") else "dim"
         return Text(MARKS[row.status] if style != "dim" else "-", style=style)
     text = Text(f"{milliseconds(times['median'])} {MARKS[row.status]}")
-    text.append(f"\n{tenths(times)}", style="dim")
+    text.append(f"\n±{(times['p90'] - times['p10']) / 2 / times['median']:.0%}", style="dim")
     if copy is not None:
         text.append(f"\n{contest.workload.bytes / times['median'] / 1e9 / copy:.0%}", style="dim")
     return text
-
-
-def tenths(times: Spread) -> str:
-    """From the fastest tenth to the slowest, in milliseconds."""
-    return f"{milliseconds(times['p10'])}-{milliseconds(times['p90'])}"
 
 
 def milliseconds(seconds: float) -> str:
@@ -119,7 +113,7 @@ def contest_table(contest: Contest) -> Table:
             row.contender,
             row.status,
             milliseconds(times["median"]),
-            tenths(times),
+            f"{milliseconds(times['p10'])} to {milliseconds(times['p90'])}",
             str(times["n"]),
             f"{contest.workload.bytes / times['median'] / 1e9:,.1f}",
         )
