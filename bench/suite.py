@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from gpuopt import backends
+from gpuopt.bench.contenders import Contender
 from gpuopt.bench.contest import NOT_REACHED, give_back, hold
 from gpuopt.bench.launches import count
 from gpuopt.bench.meters import meter_for, waiting_for
@@ -15,6 +16,7 @@ from gpuopt.bench.order import Order, Watcher
 from gpuopt.bench.problem import Problem
 from gpuopt.bench.results import Results
 from gpuopt.bench.timing import first_line
+from gpuopt.bench.workloads import Workload
 from gpuopt.machine import copy_rate, cores
 
 
@@ -61,21 +63,24 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
 def _count_launches(order: Order, results: Results, watcher: Watcher) -> None:
     """Counts launches on a GPU when all has been timed, since what a profiler leaves behind may slow launches down."""
     contenders = {contender.name: contender for contender in order.contenders}
-    wait = waiting_for(order.device)
     for contest in results.contests:
         for row in contest.rows:
             if row.median is not None:
                 watcher.begin(f"{contest.workload.title}: launches of {row.contender}")
                 try:
-                    entrant = contenders[row.contender].set_up(Problem(contest.workload, order.device))
-                    entrant.prepare()
-                    entrant.step()
-                    wait()
-                    row.launches = count(entrant, order.device)
+                    row.launches = _launches(contest.workload, order.device, contenders[row.contender])
                 except Exception as error:  # noqa: BLE001 (its times are to be had all the same)
                     what = f"{contest.workload.key}: launches of {row.contender}"
                     results.skipped.append((what, first_line(error)))
-            give_back(order.device)
+                give_back(order.device)
+
+
+def _launches(workload: Workload, device: str, contender: Contender) -> int | None:
+    entrant = contender.set_up(Problem(workload, device))
+    entrant.prepare()
+    entrant.step()
+    waiting_for(device)()
+    return count(entrant, device)
 
 
 def _section(code: Callable[[], dict[str, Any]], results: Results) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ from gpuopt.bench.alone import Alone
 from gpuopt.bench.code import figures
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
-from gpuopt.bench.order import FULL, QUICK, Order, Scale
+from gpuopt.bench.order import FULL, QUICK, Order, Scale, Watcher
 from gpuopt.bench.problem import WARM_UP, Problem
 from gpuopt.bench.results import SCHEMA, Contest, Results, Row
 from gpuopt.bench.selection import select
@@ -314,6 +314,32 @@ def test_section_that_breaks_is_a_fault_and_the_rest_is_kept(tmp_path):
     assert found["faults"] == ["the section on compiled code: RuntimeError: no assembler"]
     assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
     assert "no assembler" in text
+
+
+def test_launches_on_a_gpu_are_counted_of_what_was_timed(monkeypatch):
+    for name, played_by in (
+        ("Problem", lambda *_: None),
+        ("waiting_for", lambda _: int),
+        ("give_back", lambda _: None),
+    ):
+        monkeypatch.setattr(suite, name, played_by)
+    steps = []
+    monkeypatch.setattr(suite, "count", lambda entrant, device: (device, len(steps)))
+
+    def set_up(problem):
+        return Entrant(lambda: steps.append(1), dict)
+
+    def breaks(problem):
+        raise RuntimeError("no profiler")
+
+    right, broken = Contender("right", "cuda", set_up), Contender("broken", "cuda", breaks)
+    found = Results("full", [], machine.describe(), {})
+    found.contests = [
+        Contest(SMALL[0], "cuda", [row("right", 1.0), row("broken", 1.0), row("other", why="is not there")])
+    ]
+    suite._count_launches(replace(order((), (right, broken)), device="cuda"), found, Watcher())
+    assert [each.launches for each in found.contests[0].rows] == [("cuda", 1), None, None]
+    assert found.skipped == [(f"{SMALL[0].key}: launches of broken", "RuntimeError: no profiler")]
 
 
 # goals
