@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,7 +19,7 @@ from gpuopt.bench import compare, suite, tables
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.goals import GOALS, judge
 from gpuopt.bench.live import live
-from gpuopt.bench.output import unwritable, write_json
+from gpuopt.bench.output import refuse, unwritable, write_json
 from gpuopt.bench.results import Results
 from gpuopt.bench.selection import select
 from gpuopt.bench.train.command import train
@@ -27,8 +27,8 @@ from gpuopt.bench.workloads import workloads
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import describe
 
-WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
-"""Exit codes: something is wrong or has become slower; an option cannot be used; Ctrl-C."""
+WORSE, INTERRUPTED = 1, 130
+"""Exit codes: something is wrong or has become slower; Ctrl-C."""
 
 JSON, REPORT, TRAINING = "bench.json", "report.html", "train.json"
 """What is written to the folder, and what the report shows too if it is there from ``gpuopt bench train``."""
@@ -66,19 +66,19 @@ def bench(
     console = Console()
     device = device or ("cuda" if _no_gpu() is None else "cpu")
     if device not in ("cpu", "cuda"):
-        _refuse(f"--device must be cpu or cuda, but is {device}.")
+        refuse(f"--device must be cpu or cuda, but is {device}.")
     everyone = contenders(device)
     try:
         some_workloads, some_contenders = select(only or [], workloads(device), everyone, quick)
         old = None if compare_with is None else compare.load(compare_with)
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if list_:
         console.print(tables.registry_tables(some_workloads, some_contenders))
         return
     for problem in (_no_gpu() if device == "cuda" else None, unwritable(out)):
         if problem is not None:
-            _refuse(problem)
+            refuse(problem)
     scale = suite.QUICK if quick else suite.FULL
     with_code = code or not (quick or only or backends.available()["triton"] is None)
     section = partial(_section, quick) if with_code else None
@@ -174,8 +174,3 @@ def _no_gpu() -> str | None:
     if why is None and DRIVERS["triton"].load().DEVICE != "cuda":
         why = "Triton is told to interpret, by TRITON_INTERPRET"
     return None if why is None else f"--device cuda cannot be used here: {why}."
-
-
-def _refuse(problem: str) -> NoReturn:
-    Console(stderr=True).print(Text(problem, style="bold red"), soft_wrap=True)
-    raise typer.Exit(UNUSABLE)
