@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from functools import partial
 from math import inf
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,7 +20,7 @@ from gpuopt.bench.contenders import contenders
 from gpuopt.bench.goals import GOALS, judge
 from gpuopt.bench.live import live
 from gpuopt.bench.order import FULL, QUICK, Order
-from gpuopt.bench.output import unwritable, write_json
+from gpuopt.bench.output import refuse, unwritable, write_json
 from gpuopt.bench.results import Results
 from gpuopt.bench.selection import select
 from gpuopt.bench.train.command import train
@@ -28,8 +28,8 @@ from gpuopt.bench.workloads import workloads
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import describe, gpus
 
-WORSE, UNUSABLE, INTERRUPTED = 1, 2, 130
-"""Exit codes: something is wrong or has become slower; an option cannot be used; Ctrl-C."""
+WORSE, INTERRUPTED = 1, 130
+"""Exit codes: something is wrong or has become slower; Ctrl-C."""
 
 JSON, REPORT, TRAINING = "bench.json", "report.html", "train.json"
 """What is written to the folder, and what the report shows too if it is there from ``gpuopt bench train``."""
@@ -71,25 +71,25 @@ def bench(
         if no_gpu and gpus():
             console.print(Text(f"Timing the CPU, although there is a GPU: {no_gpu}.", style="bold"), soft_wrap=True)
     if device not in ("cpu", "cuda"):
-        _refuse(f"--device must be cpu or cuda, but is {device}.")
+        refuse(f"--device must be cpu or cuda, but is {device}.")
     everyone = contenders(device)
     try:
         some_workloads, some_contenders = select(only or [], workloads(device), everyone, quick)
         old = None if compare_with is None else compare.load(compare_with)
     except ValueError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if list_:
         console.print(tables.registry_tables(some_workloads, some_contenders))
         return
     if old is not None and not compare.shared(
         old, (each.key for each in some_workloads), (each.name for each in some_contenders), device
     ):
-        _refuse(f"--compare {compare_with} has times of nothing that is to be timed now.")
+        refuse(f"--compare {compare_with} has times of nothing that is to be timed now.")
     if device == "cuda" and no_gpu is not None:
-        _refuse(f"--device cuda cannot be used here: {no_gpu}.")
+        refuse(f"--device cuda cannot be used here: {no_gpu}.")
     problem = unwritable(out)
     if problem is not None:
-        _refuse(problem)
+        refuse(problem)
     scale = QUICK if quick else FULL
     with_code = code or not (quick or only or backends.available()["triton"] is None)
     section = partial(_section, quick) if with_code else None
@@ -187,8 +187,3 @@ def _no_gpu() -> str | None:
     if why is None and DRIVERS["triton"].load().DEVICE != "cuda":
         return "Triton is told to interpret, by TRITON_INTERPRET"
     return why
-
-
-def _refuse(problem: str) -> NoReturn:
-    Console(stderr=True).print(Text(problem, style="bold red"), soft_wrap=True)
-    raise typer.Exit(UNUSABLE)

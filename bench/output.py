@@ -1,4 +1,4 @@
-"""Where results are written."""
+"""Where results are written, and what is said where that, or anything else that was asked for, cannot be done."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+UNUSABLE = 2
+"""Exit code: an option cannot be used."""
+
+
+def refuse(problem: str) -> NoReturn:
+    """Ends the command with a sentence that says why nothing was done."""
+    Console(stderr=True).print(Text(problem, style="bold red"), soft_wrap=True)
+    raise typer.Exit(UNUSABLE)
 
 
 def unwritable(folder: Path) -> str | None:

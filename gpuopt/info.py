@@ -106,7 +106,10 @@ def _build(header: machine.Machine) -> Section:
 def _driver(name: str, reason: str | None) -> str:
     if reason is not None:
         return f"cannot run here: {reason}"
-    return f"runs here, on {'GPU' if DRIVERS[name].load().DEVICE == 'cuda' else 'host'} memory"
+    entry = DRIVERS[name]
+    if entry.device != entry.load().DEVICE:
+        return "runs here, interpreted on host memory and not on a GPU, by TRITON_INTERPRET"
+    return f"runs here, on {'GPU' if entry.device == 'cuda' else 'host'} memory"
 
 
 def _gpu(gpu: machine.Gpu) -> Section:

@@ -6,7 +6,8 @@
 - Bars are as long as their numbers, on the scale of the copy's line; curves are where their times and sizes are.
 - Numbers that are compared share their unit, which is in the heading, and zero is not the same as unknown.
 - Figures from compiled code stand under a heading that says that they were not measured.
-- Losses of trainings are drawn from their own JSON, those of contenders that were trained rightly alone.
+- Losses of trainings are drawn from their own JSON, those of contenders that were trained rightly alone, and beside
+  them stands which machine they were trained on and when, which need not be that of the benchmark.
 - Runs that are empty, interrupted, without a GPU, without a copy or with skipped rows alone make a page too.
 
 All results here are invented (``kit/invented.py``).
@@ -487,6 +488,18 @@ def test_trainings_show_every_contender_and_draw_those_that_were_trained() -> No
     assert "torch fused did not reach it: its lowest loss was 2.1." in part
     assert text.index("gpt: gpuopt numpy is broken") < text.index("<h2>Machine")
     assert '<section id="training">' not in full_text()
+
+
+def test_trainings_name_their_own_machine_and_date() -> None:
+    other = invented.machine(gpus=2, cpu="Another 64 Processor", cores=64, date="2002-03-04T05:06:07+00:00")
+    part = section(render(invented.empty(), invented.training(machine=other)), "training")
+    assert (
+        "2002-03-04T05:06:07+00:00, on Another 64 Processor, 64 cores, NVIDIA Invented 90, NVIDIA Invented 90" in part
+    )
+    part = section(
+        render(invented.empty(), invented.training(machine=invented.machine(cpu=None, date=None))), "training"
+    )
+    assert "an unknown date, on an unknown processor, 2 cores, no NVIDIA GPU, commit" in part
 
 
 def test_curves_of_trainings_are_where_losses_and_steps_are() -> None:

@@ -6,12 +6,17 @@
    and the data sheet's bandwidth beside the measured, versions of all packages. What is not known is called unknown,
    and what is not installed so.
 3. A GPU that neither PyTorch nor CuPy can use is shown, and that its memory was not measured.
+4. A driver for GPUs that is interpreted on host memory is said to be.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +25,7 @@ from typer.testing import CliRunner
 
 from gpuopt import backends, info, machine
 from gpuopt.cli import app
+from gpuopt.kernels.drivers import Entry
 
 COPY = {
     "bytes": 2 << 30,
@@ -146,6 +152,25 @@ def test_a_gpu_that_nothing_can_copy_on(gpus: list[Any], monkeypatch: pytest.Mon
     monkeypatch.setattr(info.machine, "copy_rate", copy_rate)
     assert info.gather()["copy"] == {"cpu": COPY, "cuda": None}
     assert value_of(shown(), "GPU memory", "copy") == "not measured, since neither PyTorch nor CuPy sees a GPU"
+
+
+def test_interpreted_triton_is_said_not_to_be_on_a_gpu() -> None:
+    """In a process of its own: Triton either interprets or compiles in one."""
+    pytest.importorskip("triton")
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    program = [sys.executable, "-P", "-m", "gpuopt", "info"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    lines = [line.rstrip() for line in done.stdout.splitlines()]
+    assert value_of(lines, "Drivers", "triton") == (
+        "runs here, interpreted on host memory and not on a GPU, by TRITON_INTERPRET"
+    )
+    assert value_of(lines, "Drivers", "numpy") == "runs here, on host memory"
+
+
+def test_a_driver_on_a_gpu_is_said_to_be(gpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Entry, "load", lambda entry: SimpleNamespace(DEVICE="cuda"))
+    monkeypatch.setattr(info.backends, "available", lambda: {"triton": None})
+    assert value_of(shown(), "Drivers", "triton") == "runs here, on GPU memory"
 
 
 def test_what_is_really_here() -> None:

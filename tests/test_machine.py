@@ -8,7 +8,7 @@
 4. The data sheet's bandwidth is looked up by the GPU's name, else computed from clock and bus width, else None.
 5. The CUDA driver's version and bus widths are told by PCI address, whoever spells it; a driver that fails tells none.
 6. A commit is that of the checkout that holds the package, and none of a checkout that merely surrounds it.
-7. Memory is the container's limit where there is one.
+7. Memory and cores are the container's limits where there are any; part of a core is one.
 8. A copy counts bytes read and written, its rate is of the median, and a bad device, size or number is refused.
 9. The load of others is a share, and None where the system does not tell.
 """
@@ -224,6 +224,26 @@ def test_memory_is_the_containers_limit(tmp_path: Path, monkeypatch: pytest.Monk
     for text, expected in (("max\n", physical), (f"{1 << 28}\n", 1 << 28), (f"{1 << 60}\n", physical)):
         limit.write_text(text)
         assert machine.memory() == expected
+
+
+def test_cores_are_the_containers_limit_rounded_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limit = tmp_path / "cpu.max"
+    monkeypatch.setattr(host, "CPU_LIMIT", limit)
+    monkeypatch.setattr(host.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
+    assert machine.cores() == 8
+    for text, expected in (
+        ("max 100000\n", 8),
+        ("250000 100000\n", 3),
+        ("200000 100000\n", 2),
+        ("50000 20000\n", 3),
+        ("1000 100000\n", 1),
+        ("6400000 100000\n", 8),
+    ):
+        limit.write_text(text)
+        assert machine.cores() == expected
+    monkeypatch.delattr(host.os, "sched_getaffinity")
+    monkeypatch.setattr(host.os, "cpu_count", lambda: 2)
+    assert machine.cores() == 2
 
 
 def test_the_processor_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,8 @@
   broken: each is named and not ranked, and the others train on. One that cannot run here says why.
 - The data is real, and what a model is evaluated on is never trained on; batches are the same at every call.
 - The models learn. gpuopt's drivers for the host end with the same bits, close to torch's in every loss.
-- JSON, tables and pictures tell all of it. Ctrl-C keeps what was done; what cannot be done is refused before any work.
+- JSON, tables and pictures tell all of it. Ctrl-C keeps what was done, and a task that cannot be made the others; what
+  cannot be done is refused before any work. Where there is a GPU that PyTorch does not see, that is said.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
+from gpuopt.bench.output import UNUSABLE
 from gpuopt.bench.train import command, curves, data, lockstep, table, tasks, ways
 from gpuopt.bench.train.gpt import Size
 from gpuopt.bench.train.lockstep import Point, Training
@@ -529,12 +531,54 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert "Interrupted" in ran.output
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_task_that_cannot_be_made_is_a_fault_and_the_others_are_kept(
+    first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost() -> Task:
+        raise FileNotFoundError("no such text: 'manual'")
+
+    names = ["gpt", "digits"] if first else ["digits", "gpt"]
+    monkeypatch.setattr(tasks, "QUICK", {name: lost if name == "gpt" else MAKERS[name] for name in names})
+    monkeypatch.setattr(ways, "ways", lambda device: [Way(REFERENCE, sgd(nothing))])
+    ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), "--device", "cpu"])
+    assert ran.exit_code == command.WRONG
+    found = json.loads((tmp_path / "train.json").read_text())
+    assert found["faults"] == ["gpt could not be made: FileNotFoundError: no such text: 'manual'"]
+    assert [(task["key"], task["rows"][0]["steps"]) for task in found["tasks"]] == [("digits", 60)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train-digits.png", "train.json"]
+    assert "WRONG: gpt could not be made: FileNotFoundError" in ran.output
+
+
+@pytest.mark.parametrize(
+    ("device", "seen", "gpus", "told"),
+    [
+        (None, False, ["a GPU"], True),
+        (None, False, [], False),
+        (None, True, ["a GPU"], False),
+        ("cpu", False, ["a GPU"], False),
+    ],
+    ids=["a GPU that is not seen", "no GPU", "a GPU", "asked for"],
+)
+def test_gpu_that_is_not_trained_on_is_told_of(
+    device: str | None, seen: bool, gpus: list[str], told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: seen)
+    monkeypatch.setattr(command.machine, "gpus", lambda: gpus)
+    monkeypatch.setattr(command, "compare", lambda *arguments: 0)
+    options = ["--device", device] if device else []
+    ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), *options])
+    assert ran.exit_code == 0
+    line = "Training on the CPU, although there is an NVIDIA GPU: PyTorch sees none."
+    assert ran.output.splitlines() == ([line] if told else [])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "llama"], "--only must be one of gpt, digits, but is 'llama'"),
-        (["--device", "tpu"], "--device must be one of cpu, cuda, but is 'tpu'"),
-        (["--device", "cuda"], "--device is cuda, but PyTorch sees no GPU here"),
+        (["--only", "llama"], "--only must be one of gpt, digits, but is 'llama'."),
+        (["--device", "tpu"], "--device must be cpu or cuda, but is 'tpu'."),
+        (["--device", "cuda"], "--device is cuda, but PyTorch sees no GPU here."),
         (["--out", "/dev/null/folder"], "--out must be a folder that can be written, but /dev/null/folder is not: "),
     ],
 )
@@ -544,13 +588,14 @@ def test_what_cannot_be_done_is_refused_before_any_work(
     monkeypatch.setattr(command, "compare", lambda *arguments: pytest.fail("work was begun"))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), *options])
-    assert ran.exit_code == command.UNUSABLE
-    assert message in ran.output
+    assert (ran.exit_code, ran.stdout) == (UNUSABLE, "")
+    assert ran.stderr.startswith(message)
+    assert len(ran.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("package", command.PACKAGES)
 def test_missing_package_is_named_with_the_way_to_get_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(command, "find_spec", lambda name: None if name == package else "found")
     ran = CliRunner().invoke(command.app, [])
-    assert ran.exit_code == command.UNUSABLE
-    assert f"{package} is not installed (pip install 'gpuopt[bench]')" in ran.output
+    assert (ran.exit_code, ran.stdout) == (UNUSABLE, "")
+    assert ran.stderr == f"{package} is not installed (pip install 'gpuopt[bench]').\n"

@@ -7,17 +7,23 @@
    forgets to zero gradients or a signal, or that raises.
 3. A right one passes with exit code 0; each variant is compared in each case, on bits that hold zeros of both signs,
    subnormals, infinities, NaN and ordinary values. Another seed draws other bits, the same seed the same.
-4. Quick has each set of options of each rule, and each format of each kind of slot, and says what is left out.
+4. Quick has each set of options of each rule, and each format of each kind of slot, and says what is left out: other
+   combinations, and for all variants but one, which is named, the case of a prologue that changes nothing.
 5. A driver that does not exist, cannot run here or is the oracle is refused with exit code 2 and the reason. Where only
    the oracle runs, nothing is proved, and the exit code is 3. A driver that cannot run is named with the reason.
 6. Ctrl-C prints what has been compared until then, and the exit code is 130.
 7. Several processes find what one finds; one that dies fails what it ran.
 8. Lines fit 80 columns, and what is piped has no colour and no bar.
+9. A driver for GPUs that is interpreted on host memory is said to be before the table, and that nothing is proved of it
+   on a GPU after it.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -41,6 +47,7 @@ from gpuopt.verify.drawing import bits
 from gpuopt.verify.memory import PlacedTensors, TorchMemory
 from gpuopt.verify.proof import Outcome, prove
 from gpuopt.verify.quick import features, fewest
+from gpuopt.verify.report import HEAD
 from gpuopt.verify.run import ORACLE, Task, outcomes, tasks
 from gpuopt.verify.tensors import Tensors
 from gpuopt.verify.variants import variants
@@ -53,8 +60,8 @@ Change = Callable[[Table], None]
 class Entry:
     """A driver of the registry that is not there."""
 
-    def __init__(self, name: str, run: Callable[..., None], reason: str | None = None) -> None:
-        self.name, self.device, self.reason = name, "cpu", reason
+    def __init__(self, name: str, run: Callable[..., None], reason: str | None = None, device: str = "cpu") -> None:
+        self.name, self.device, self.reason = name, device, reason
         self.module = SimpleNamespace(TILE=TILE, DEVICE="cpu", SCHEDULES=False, run=run)
 
     def load(self) -> Any:
@@ -75,12 +82,12 @@ def only_the_oracle(monkeypatch: pytest.MonkeyPatch) -> None:
 def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Registers a driver that does as the oracle and then changes the table by hand."""
 
-    def planted(change: Change = lambda table: None, name: str = "fake", reason: str | None = None) -> None:
+    def planted(change: Change = lambda table: None, name: str = "fake", **about: str) -> None:
         def run(table: Table, hyper: Any, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
             oracle.run(table, hyper, stream, signals)
             change(table)
 
-        monkeypatch.setitem(DRIVERS, name, Entry(name, run, reason))
+        monkeypatch.setitem(DRIVERS, name, Entry(name, run, **about))
 
     return planted
 
@@ -361,6 +368,37 @@ def test_quick_has_each_option_and_format(plant: Callable[..., None]) -> None:
     assert result.exit_code == 0
     assert f"Quick: {len(chosen)} of {len(every)} variants" in result.output
     assert f"{len(every) - len(chosen)} other combinations of these are left out" in result.output
+    (whole,) = (every[task.variant] for task in quick if NEUTRAL not in task.left_out)
+    assert f"The case '{NEUTRAL}' is run for one of the {len(chosen)} alone, {whole}." in result.output
+
+
+def test_a_driver_for_gpus_that_is_interpreted_proves_nothing_of_a_gpu(plant: Callable[..., None]) -> None:
+    said = "fake is interpreted here, on host memory and not on a GPU: TRITON_INTERPRET is set."
+    plant(device="cuda")
+    plant(name="host")
+    result = verify("--quick")
+    assert result.exit_code == 0
+    lines = result.output.splitlines()
+    assert lines.index(said) < lines.index(HEAD)
+    assert lines[-1] == "fake was interpreted, so this proves nothing of it on a GPU."
+    assert "host is interpreted" not in result.output
+    assert "host was interpreted" not in result.output
+
+
+def test_interpreted_triton_is_said_to_be() -> None:
+    """One variant, in a process of its own: Triton either interprets or compiles in one."""
+    pytest.importorskip("triton")
+    program = """
+from rich.console import Console
+from gpuopt.verify import command, run
+command.tasks = lambda drivers, quick: run.tasks(drivers)[-1:]
+raise SystemExit(command.compare(["triton"], False, 0, 1, Console()))
+"""
+    environment = os.environ | {"TRITON_INTERPRET": "1"}
+    command_line = [sys.executable, "-P", "-c", program]
+    done = subprocess.run(command_line, env=environment, capture_output=True, text=True, check=True)
+    assert "triton is interpreted here, on host memory and not on a GPU: TRITON_INTERPRET is set." in done.stdout
+    assert done.stdout.splitlines()[-1] == "triton was interpreted, so this proves nothing of it on a GPU."
 
 
 def test_numba_gives_the_oracles_bits(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,10 +34,12 @@ class TrainingTask:
 
 
 def facts(trained: dict[str, Any]) -> str:
-    """Where and how it was trained, in a sentence."""
+    """Where and how it was trained, in a sentence: not always on the machine that the rest of the page is about."""
     machine = trained["machine"]
+    gpus = ", ".join(gpu["name"] or UNKNOWN for gpu in machine["gpus"]) or "no NVIDIA GPU"
     return (
         f"{trained['scale'].capitalize()} run on {trained['device']} of {machine['date'] or 'an unknown date'}, "
+        f"on {machine['cpu'] or 'an unknown processor'}, {machine['cores']} cores, {gpus}, "
         f"commit {machine['commit'] or UNKNOWN}: {shlex.join(trained['command'])}"
     )
 

@@ -5,24 +5,25 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gpuopt.bench.output import unwritable, write_json
+from gpuopt import machine
+from gpuopt.bench.output import refuse, unwritable, write_json
 
 if TYPE_CHECKING:
     from gpuopt.bench.train.results import Results
     from gpuopt.bench.train.tasks import Task
 
-WRONG, UNUSABLE, INTERRUPTED = 1, 2, 130
-"""Exit codes: contenders that are wrong, options that cannot be used, Ctrl-C."""
+WRONG, INTERRUPTED = 1, 130
+"""Exit codes: contenders that are wrong or tasks that broke, Ctrl-C."""
 
 PACKAGES = ("torch", "sklearn", "matplotlib")
 """What is imported beyond what the command line needs."""
@@ -40,21 +41,22 @@ def train(
     """Trains a small GPT on text and a classifier on images, with gpuopt's drivers and torch.optim side by side."""
     for package in PACKAGES:
         if find_spec(package) is None:
-            _refuse(f"{package} is not installed (pip install 'gpuopt[bench]')")
+            refuse(f"{package} is not installed (pip install 'gpuopt[bench]').")
     from gpuopt.bench.train import tasks
 
     scale = tasks.QUICK if quick else tasks.FULL
     chosen = list(dict.fromkeys(only or scale))
     for name in chosen:
         if name not in scale:
-            _refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}")
+            refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}.")
     problem = unwritable(out)
     if problem is not None:
-        _refuse(problem)
-    where = usable_device(device)
-    raise typer.Exit(
-        compare([scale[name] for name in chosen], "quick" if quick else "full", where, out, Console()),
-    )
+        refuse(problem)
+    console, where = Console(), usable_device(device)
+    if device is None and where == "cpu" and machine.gpus():
+        console.print("Training on the CPU, although there is an NVIDIA GPU: PyTorch sees none.", style="bold yellow")
+    scale_name = "quick" if quick else "full"
+    raise typer.Exit(compare({name: scale[name] for name in chosen}, scale_name, where, out, console))
 
 
 def usable_device(device: str | None) -> str:
@@ -64,32 +66,38 @@ def usable_device(device: str | None) -> str:
     if device is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device not in ("cpu", "cuda"):
-        _refuse(f"--device must be one of cpu, cuda, but is {device!r}")
+        refuse(f"--device must be cpu or cuda, but is {device!r}.")
     if device == "cuda" and not torch.cuda.is_available():
-        _refuse("--device is cuda, but PyTorch sees no GPU here")
+        refuse("--device is cuda, but PyTorch sees no GPU here.")
     return device
 
 
 def compare(
-    tasks: list[Callable[[], Task]],
+    tasks: Mapping[str, Callable[[], Task]],
     scale: str,
     device: str,
     out: Path,
     console: Console,
 ) -> int:
-    """Trains, shows and writes; returns the exit code. What was done before Ctrl-C is shown and written too."""
+    """Trains, shows and writes; returns the exit code.
+
+    What was done before Ctrl-C is shown and written too, and so is what was done beside a task that cannot be made.
+    """
     from gpuopt.bench.train import lockstep
     from gpuopt.bench.train.results import Contest, Results
     from gpuopt.bench.train.ways import ways
-    from gpuopt.machine import OthersLoad, describe
 
-    load, begun = OthersLoad(), time.perf_counter()
-    results = Results(scale, device, ["gpuopt", *sys.argv[1:]], describe())
+    load, begun = machine.OthersLoad(), time.perf_counter()
+    results = Results(scale, device, ["gpuopt", *sys.argv[1:]], machine.describe())
     try:
         contenders = ways(device)
         with _progress(console) as progress:
-            for make in tasks:
-                task = make()
+            for name, make in tasks.items():
+                try:
+                    task = make()
+                except Exception as error:  # noqa: BLE001 (whatever it is, the other tasks are to be had)
+                    results.broken.append(f"{name} could not be made: {type(error).__name__}: {error}")
+                    continue
                 contest = Contest(task)
                 results.contests.append(contest)
                 able = sum(way.absent is None for way in contenders)
@@ -119,11 +127,6 @@ def save(results: Results, out: Path, console: Console) -> None:
         curves.draw(contest, written[-1])
     paths = ", ".join(shlex.quote(str(path)) for path in written)
     console.print(f"Wrote {paths} after {results.seconds:.0f} s.", markup=False, soft_wrap=True)
-
-
-def _refuse(message: str) -> NoReturn:
-    typer.echo(f"gpuopt bench train: {message}", err=True)
-    raise typer.Exit(UNUSABLE)
 
 
 def _progress(console: Console) -> Progress:

@@ -95,6 +95,7 @@ class Results:
         command: The command line.
         machine: What it runs on.
         contests: The tasks, in order, with what was seen of them.
+        broken: Sentences about tasks that could not be made.
         complete: Whether nothing is missing.
         seconds: How long it took.
     """
@@ -104,11 +105,15 @@ class Results:
     command: list[str]
     machine: Machine
     contests: list[Contest] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
     complete: bool = False
     seconds: float = 0.0
 
     def faults(self) -> list[str]:
-        """What is wrong, a sentence each: contenders that broke or computed something else, bits that differ."""
+        """What is wrong, a sentence each.
+
+        It is contenders that broke or computed something else, bits that differ, and tasks that could not be made.
+        """
         found = []
         for contest in self.contests:
             for training in contest.trainings:
@@ -117,7 +122,7 @@ class Results:
                     found.append(f"{contest.task.key}: {training.contender} is {status}: {why}")
             if contest.same_bits() is False:
                 found.append(f"{contest.task.key}: gpuopt's drivers ended with different bits")
-        return found
+        return found + self.broken
 
     def as_dict(self) -> dict[str, Any]:
         """All of it, as JSON holds it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+from math import ceil
 from pathlib import Path
 
 from gpuopt.machine.answer import answer
@@ -22,6 +23,9 @@ CPUINFO = Path("/proc/cpuinfo")
 MEMORY_LIMIT = Path("/sys/fs/cgroup/memory.max")
 """Where a container finds its limit, a number of bytes or ``max``."""
 
+CPU_LIMIT = Path("/sys/fs/cgroup/cpu.max")
+"""Where a container finds its limit of CPU time: microseconds or ``max``, and the period that they are for."""
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -31,10 +35,13 @@ def versions() -> dict[str, str | None]:
 
 
 def cores() -> int:
-    """Number of CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Number of CPU cores that this process may use: those it may run on, or a container's limit, rounded up."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CPU_LIMIT.read_text().split()
+    except OSError:
+        return allowed
+    return min(allowed, ceil(int(quota) / int(period))) if quota.isdigit() else allowed
 
 
 def memory() -> int | None:

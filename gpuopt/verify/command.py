@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gpuopt import backends
+from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import cores
 from gpuopt.verify import report
+from gpuopt.verify.cases import NEUTRAL
 from gpuopt.verify.run import ORACLE, Task, outcomes, tasks
 from gpuopt.verify.variants import variants
 
@@ -61,6 +63,9 @@ def compare(drivers: list[str], quick: bool, seed: int, jobs: int, console: Cons
     todo = tasks(drivers, quick)
     lines = report.lines(todo)
     _say(console, f"Comparing {' and '.join(drivers)} with {ORACLE}, bit by bit; seed {seed}.")
+    interpreted = [name for name in drivers if DRIVERS[name].device != DRIVERS[name].load().DEVICE]
+    for name in interpreted:
+        _say(console, f"{name} is interpreted here, on host memory and not on a GPU: TRITON_INTERPRET is set.")
     if quick:
         _say(console, _left_out(todo, drivers))
     console.print(report.HEAD, style="bold", highlight=False)
@@ -96,6 +101,8 @@ def compare(drivers: list[str], quick: bool, seed: int, jobs: int, console: Cons
         console.print(f"\nFAILED after {seconds:.1f} s: {names}.", style="bold red", highlight=False)
         return FAILED
     console.print(f"All bits are the oracle's, after {seconds:.1f} s.", style="bold green", highlight=False)
+    for name in interpreted:
+        console.print(f"{name} was interpreted, so this proves nothing of it on a GPU.", style="bold yellow")
     return 0
 
 
@@ -121,9 +128,11 @@ def _chosen(asked: list[str] | None, reasons: dict[str, str | None]) -> list[str
 
 def _left_out(todo: list[Task], drivers: list[str]) -> str:
     every, some = len(variants()), len(todo) // len(drivers)
+    first = next(variants()[task.variant] for task in todo if NEUTRAL not in task.left_out)
     return (
         f"Quick: {some} of {every} variants, in which each set of options of each rule, and each format of parameter, "
-        f"gradient, state, average and copy occurs; {every - some} other combinations of these are left out."
+        f"gradient, state, average and copy occurs; {every - some} other combinations of these are left out. "
+        f"The case '{NEUTRAL}' is run for one of the {some} alone, {first}."
     )
 
 
