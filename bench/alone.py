@@ -85,6 +85,7 @@ def _answer(to: Connection, workload: Workload, device: str, name: str, caches: 
     for variable in CACHES:
         os.environ[variable] = str(Path(caches) / variable)
         os.makedirs(os.environ[variable])
+    os.environ["NUMBA_NUM_THREADS"] = str(cores())
     try:
         with suppress(ModuleNotFoundError):
             import torch

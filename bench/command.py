@@ -50,7 +50,7 @@ def bench(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Say which workloads and contenders there are.")] = False,
     compare_with: Annotated[
-        Path | None, typer.Option("--compare", help="A bench.json to compare with; exit code 1 if anything is slower.")
+        Path | None, typer.Option("--compare", help="A bench.json to compare with; exit code 1 if gpuopt is slower.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and report.html.")] = Path("out"),
     code: Annotated[
@@ -68,7 +68,7 @@ def bench(
     no_gpu = _no_gpu()
     if device is None:
         device = "cpu" if no_gpu else "cuda"
-        if no_gpu and gpus():
+        if no_gpu and gpus() and not list_:
             console.print(Text(f"Timing the CPU, although there is a GPU: {no_gpu}.", style="bold"), soft_wrap=True)
     if device not in ("cpu", "cuda"):
         refuse(f"--device must be cpu or cuda, but is {device}.")
@@ -111,7 +111,8 @@ def benchmark(order: Order, out: Path, console: Console, old: compare.Run | None
     if interrupted:
         console.print(Text("Interrupted: what is above, and is saved, is what was done until then.", style="bold red"))
     _write(results, out, console)
-    worse = old is not None and _compare(old, results, console)
+    asked = {contender.name for contender in order.contenders}
+    worse = old is not None and _compare(old, results, asked, console)
     if interrupted:
         return INTERRUPTED
     return WORSE if worse or results.faults(of_guests=False) else 0
@@ -160,10 +161,10 @@ def _report(results: Results, trained: Path, console: Console) -> str:
     return render(results.as_dict())
 
 
-def _compare(old: compare.Run, results: Results, console: Console) -> bool:
+def _compare(old: compare.Run, results: Results, contenders: set[str], console: Console) -> bool:
     """Shows what has changed since; returns whether anything is worse."""
     new = results.as_dict()
-    found = list(compare.changes(old, new))
+    found = list(compare.changes(old, new, contenders))
     console.print(tables.changes_table(found))
     for difference in compare.differences(old, new):
         console.print(Text(f"Mind that {difference}.", style="bold red"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import hypot
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -25,7 +25,7 @@ class Change(NamedTuple):
     Attributes:
         workload: Its key.
         contender: Its name.
-        before: Seconds, the median of the older run; None where it was not timed.
+        before: Seconds, the median of the older run.
         after: Seconds, the median of the newer run; None where it was not timed.
         verdict: ``"slower"`` and ``"faster"`` where the medians differ by more than ``THRESHOLD`` and by more than
             such medians differ by chance; ``"lost"`` where a row that was timed now has no time.
@@ -34,7 +34,7 @@ class Change(NamedTuple):
 
     workload: str
     contender: str
-    before: float | None
+    before: float
     after: float | None
     verdict: Literal["slower", "faster", "same", "lost"]
     why: str | None = None
@@ -62,7 +62,7 @@ def load(path: Path) -> Run:
     schema = run.get("schema") if isinstance(run, dict) else None
     if schema != SCHEMA:
         raise ValueError(f"--compare must be of schema {SCHEMA}, but {path} is of {schema}.")
-    missing = [key for key in ("machine", "workloads") if key not in run]
+    missing = [key for key in ("machine", "workloads", "scale", "copy") if key not in run]
     if missing:
         raise ValueError(f"--compare must be a JSON of gpuopt bench, but {path} has no {', '.join(missing)}.")
     return dict(run)
@@ -72,24 +72,33 @@ def shared(old: Run, workloads: Iterable[str], contenders: Iterable[str], device
     """Whether the older run timed any of these, so that there is something to compare."""
     keys, names = set(workloads), set(contenders)
     return any(
-        key in keys and name in names and where == device and _times(row) for (key, name, where), row in _rows(old)
+        key in keys and name in names and where == device and row["step"] for (key, name, where), row in _rows(old)
     )
 
 
-def changes(old: Run, new: Run) -> Iterator[Change]:
-    """All rows that were timed in the older run and were asked for in the newer."""
-    before = {key: times for key, row in _rows(old) if (times := _times(row))}
-    after = dict(_rows(new))
-    for key, was in before.items():
-        if key in after:
-            now = _times(after[key])
-            if now is None:
-                yield Change(*key[:2], was["median"], None, "lost", after[key]["why"])
-            else:
-                yield Change(*key[:2], was["median"], now["median"], _verdict(was, now))
+def changes(old: Run, new: Run, contenders: Collection[str]) -> Iterator[Change]:
+    """All rows that were timed in the older run and were asked for in the newer.
+
+    What a run that was cut short did not come to is left out.
+
+    Args:
+        old: The older run.
+        new: The newer run.
+        contenders: Names of those that were asked for in it.
+    """
+    before, after = dict(_rows(old)), dict(_rows(new))
     reasons = {skipped["what"]: skipped["why"] for skipped in new["skipped"]}
-    for (workload, contender, _), was in before.items():
-        if workload in reasons:
+    for (workload, contender, device), row in before.items():
+        now = after.get((workload, contender, device))
+        clock = "device" if now is not None and now["device"] and row["device"] else "step"
+        if row["step"] is None or contender not in contenders:
+            continue
+        was = row[clock]
+        if now is not None and now[clock]:
+            yield Change(workload, contender, was["median"], now[clock]["median"], _verdict(was, now[clock]))
+        elif now is not None and (new["complete"] or now["status"] in ("wrong", "broken")):
+            yield Change(workload, contender, was["median"], None, "lost", now["why"])
+        elif now is None and new["complete"] and workload in reasons:
             yield Change(workload, contender, was["median"], None, "lost", reasons[workload])
 
 
@@ -102,6 +111,8 @@ def differences(old: Run, new: Run) -> list[str]:
         "number of cores": (one["cores"], other["cores"]),
         "GPU": (_gpus(one), _gpus(other)),
         "scale": (old["scale"], new["scale"]),
+        "system": (one["system"], other["system"]),
+        "version of Python": (one["python"], other["python"]),
     }
     for package in {**one["versions"], **other["versions"]}:
         pairs[f"version of {package}"] = (one["versions"].get(package), other["versions"].get(package))
@@ -128,14 +139,8 @@ def _rows(run: Run) -> Iterator[tuple[tuple[str, str, str], dict[str, Any]]]:
             yield (workload["key"], row["contender"], workload["device"]), row
 
 
-def _times(row: Mapping[str, Any]) -> Spread | None:
-    """Those that count; None where there are none."""
-    times: Spread | None = row["device"] or row["step"]
-    return times
-
-
 def _verdict(was: Spread, now: Spread) -> Literal["slower", "faster", "same"]:
-    difference = now["median"] - was["median"]
-    if abs(difference) <= max(hypot(noise(was), noise(now)), THRESHOLD * was["median"]):
+    difference, one, other = now["median"] - was["median"], noise(was), noise(now)
+    if one is None or other is None or abs(difference) <= max(hypot(one, other), THRESHOLD * was["median"]):
         return "same"
     return "slower" if difference > 0 else "faster"

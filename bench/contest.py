@@ -13,12 +13,10 @@ from gpuopt.bench.launches import count
 from gpuopt.bench.meters import Meter, waiting_for
 from gpuopt.bench.order import Order, Watcher
 from gpuopt.bench.problem import Problem
-from gpuopt.bench.results import TIMED, Contest, Results, Row
+from gpuopt.bench.results import NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.timing import Timing, first_line, measure
 from gpuopt.bench.workloads import Workload
 from gpuopt.machine import OthersLoad
-
-NOT_REACHED = "the run ended before"
 
 
 def hold(
@@ -35,10 +33,9 @@ def hold(
     for contender in order.contenders:
         why = absent[contender.name]
         if why is None or not contender.guest:
-            why = why or contender.refuses(workload)
-            row = Row(contender.name, "skipped", why or NOT_REACHED, contender.note, contender.guest)
+            row = Row(contender.name, "skipped", why or contender.refuses(workload), contender.note, contender.guest)
             contest.rows.append(row)
-            if why is None:
+            if row.why is None:
                 present.append((contender, row))
     why = _impossible(workload, order.device, [contender for contender, _ in present])
     if why is not None:
@@ -46,14 +43,31 @@ def hold(
         return
     results.contests.append(contest)
     watcher.show(contest)
-    if present:
-        try:
-            _time(workload, order, present, meter, results, watcher)
-        finally:
-            for _, row in present:
-                _explain(row)
-        if order.scale.alone:
-            _measure_alone(workload, order, [row for _, row in present if row.median is not None], results, watcher)
+    if not present:
+        return
+    why = NOT_REACHED
+    try:
+        _time(workload, order, present, meter, results, watcher)
+    except Exception as error:
+        why = f"the workload broke: {first_line(error)}"
+        raise
+    finally:
+        for _, row in present:
+            _explain(row, why)
+    if order.scale.alone:
+        give_back(order.device)
+        for _, row in present:
+            if row.step is not None:
+                watcher.begin(f"{workload.title}: {row.contender} alone")
+                found = order.alone(workload, order.device, row.contender)
+                row.extra_memory, row.compile = found.extra_memory, found.compile
+                if found.why is not None:
+                    results.skipped.append((alone_of(workload, row), found.why))
+
+
+def alone_of(workload: Workload, row: Row) -> str:
+    """What is said to be missing of a row that was not measured alone."""
+    return f"{workload.key}: memory and first step of {row.contender}"
 
 
 def _time(
@@ -80,34 +94,13 @@ def _time(
         results.loads.append(load.share())
 
 
-def _explain(row: Row) -> None:
-    """Says of a row without times why it has none."""
+def _explain(row: Row, otherwise: str) -> None:
+    """Says of a row without times why it has none; ``otherwise``, unless it is known."""
     if row.timing.problem is not None:
         row.status, row.why = "broken", row.timing.problem
-    elif row.status in TIMED and not row.timing.step:
+    elif not row.timing.step and row.why is None:
         discarded = row.timing.discarded
-        row.why = f"the GPU was held back in all of its {discarded} samples" if discarded else NOT_REACHED
-
-
-def _measure_alone(workload: Workload, order: Order, rows: Sequence[Row], results: Results, watcher: Watcher) -> None:
-    """Memory and first steps, in processes of their own."""
-    give_back(order.device)
-    waiting = list(rows)
-    try:
-        while waiting:
-            row = waiting[0]
-            watcher.begin(f"{workload.title}: {row.contender} alone")
-            found = order.alone(workload, order.device, row.contender)
-            row.extra_memory, row.compile = found.extra_memory, found.compile
-            if found.why is not None:
-                results.skipped.append((_alone(workload, row), found.why))
-            waiting.pop(0)
-    finally:
-        results.skipped += [(_alone(workload, row), NOT_REACHED) for row in waiting]
-
-
-def _alone(workload: Workload, row: Row) -> str:
-    return f"{workload.key}: memory and first step of {row.contender}"
+        row.why = f"the GPU was held back in all of its {discarded} samples" if discarded else otherwise
 
 
 def _impossible(workload: Workload, device: str, present: Sequence[Contender]) -> str | None:

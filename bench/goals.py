@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import hypot
+from typing import Any
 
 from gpuopt.bench.noise import noise
 from gpuopt.bench.results import Row
@@ -12,7 +13,7 @@ from gpuopt.bench.results import Row
 
 @dataclass(frozen=True)
 class Goal:
-    """One contender is to be so many times faster than another on one workload, both timed in one run.
+    """One contender is to be so many times faster than another on one workload, both timed in one run on a CPU.
 
     Attributes:
         workload: Key of a workload.
@@ -54,7 +55,7 @@ class Verdict:
         goal: The goal.
         against: The fastest of the goal's ``theirs``; None where none was timed.
         ratio: How many times faster ours was; None where either was not timed.
-        off: How far the ratio can be off by chance, either way; None where there is none.
+        off: How far the ratio can be off by chance, either way; None where there is none, or too few samples.
         why: Why there is no ratio.
     """
 
@@ -72,12 +73,12 @@ class Verdict:
     @property
     def close(self) -> bool:
         """Whether another run could say otherwise about the goal by chance alone."""
-        return self.ratio is not None and abs(self.ratio - self.goal.at_least) <= (self.off or 0.0)
+        return self.ratio is not None and (self.off is None or abs(self.ratio - self.goal.at_least) <= self.off)
 
 
 def judge(goal: Goal, rows: Mapping[str, Row]) -> Verdict:
-    """What the rows of the goal's workload, by contender, say."""
-    times = {name: row.times for name, row in rows.items() if row.times is not None}
+    """What the rows of the goal's workload, by contender, say of the times that the host sees."""
+    times = {name: row.step for name, row in rows.items() if row.step is not None}
     theirs = [name for name in goal.theirs if name in times]
     for names in ((goal.ours,), goal.theirs):
         if not set(names) & set(times):
@@ -85,5 +86,13 @@ def judge(goal: Goal, rows: Mapping[str, Row]) -> Verdict:
             return Verdict(goal, None, None, why=f"{names[0]}: {(row and row.why) or 'not run'}")
     best = min(theirs, key=lambda name: times[name]["median"])
     ratio = times[best]["median"] / times[goal.ours]["median"]
-    shares = (noise(each) / each["median"] for each in (times[best], times[goal.ours]))
-    return Verdict(goal, best, ratio, ratio * hypot(*shares))
+    one, other = noise(times[best]), noise(times[goal.ours])
+    if one is None or other is None:
+        return Verdict(goal, best, ratio)
+    return Verdict(goal, best, ratio, ratio * hypot(one / times[best]["median"], other / times[goal.ours]["median"]))
+
+
+def seen(goal: Mapping[str, Any]) -> str:
+    """The ratio of a goal, as JSON holds it, and how far it can be off."""
+    off = "unknown" if goal["off"] is None else f"{goal['off']:.2f}"
+    return f"{goal['ratio']:.2f} ± {off}"

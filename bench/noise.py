@@ -13,6 +13,12 @@ BUSY = 0.05
 """Share of the CPU from which on other processes spoil the times."""
 
 
-def noise(times: Spread) -> float:
-    """Seconds that the median of ``times`` may be off, either way."""
+FEWEST = 6
+"""Samples of which tenths say something."""
+
+
+def noise(times: Spread) -> float | None:
+    """Seconds that the median of ``times`` may be off, either way; None where there are too few to tell."""
+    if times["n"] < FEWEST:
+        return None
     return CERTAINTY * (times["p90"] - times["p10"]) / sqrt(times["n"])

@@ -31,6 +31,6 @@ part() {
 # -P: the root of the repository must not be on the path, where kernels/ would hide another package.
 TRITON_INTERPRET=0 part 200 -P -m pytest -q -m gpu --junitxml="$out/tests.xml" tests/gpu
 part 60 -P -m gpuopt verify --quick
-part 230 -P -m gpuopt bench --device cuda --quick --only '*' --budget 180 --out "$out"
+part 230 -P -m gpuopt bench --device cuda --quick --only '*' --budget 150 --out "$out"
 part 80 -P -m gpuopt.bench.gpu_sweeps "$out"
 exit $failed

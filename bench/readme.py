@@ -1,6 +1,7 @@
 """``python -m gpuopt.bench.readme RESULTS TRAINING README``: puts what the JSONs say between the README's comments.
 
-RESULTS is the ``bench.json`` of a full run, TRAINING the ``train.json`` of ``gpuopt bench train``.
+RESULTS is the ``bench.json`` of a full run, TRAINING the ``train.json`` of ``gpuopt bench train``. The report of both
+is written beside RESULTS, with ``.html`` for ``.json``.
 
 What is between ``<!-- NAME -->`` and ``<!-- end -->``, for a name of :func:`blocks`, is made here and not by hand.
 """
@@ -12,6 +13,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from gpuopt.bench.goals import seen
+from gpuopt.bench.html import render
 
 TABLES: dict[str, dict[str, str]] = {
     "PyTorch": {
@@ -106,7 +110,7 @@ def goals(results: Mapping[str, Any]) -> str:
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
             f"{goal['at_least']:g}",
-            goal["why"] or f"{goal['ratio']:.2f} ± {goal['off']:.2f}",
+            goal["why"] or seen(goal),
             {True: "met", False: "**missed**", None: ""}[goal["met"]] + (", within noise" if goal["close"] else ""),
         ]
         for goal in results["goals"]
@@ -161,10 +165,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Renews the README in place."""
-    results, training, readme = map(Path, arguments)
-    made = renewed(readme.read_text(), json.loads(results.read_text()), json.loads(training.read_text()))
-    readme.write_text(made)
+    """Renews the README in place, and the report."""
+    path, training_path, readme = map(Path, arguments)
+    results, training = (json.loads(each.read_text()) for each in (path, training_path))
+    readme.write_text(renewed(readme.read_text(), results, training))
+    path.with_suffix(".html").write_text(render(results, training), encoding="utf-8")
 
 
 if __name__ == "__main__":

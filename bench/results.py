@@ -16,6 +16,11 @@ SCHEMA = 2
 
 TIMED = ("exact", "close")
 
+NOT_REACHED = "the run ended before"
+
+MOST = 0.9
+"""Share of the steps that must have a time on the GPU, for the rest would be missing for a reason."""
+
 
 @dataclass
 class Row:
@@ -50,18 +55,9 @@ class Row:
 
     @property
     def device(self) -> Spread | None:
-        """Of the times on the GPU; None where there are none."""
-        return spread(self.timing.device) if self.timing.device and self.status in TIMED else None
-
-    @property
-    def times(self) -> Spread | None:
-        """Those that count: on the GPU where there are any, else those of the host."""
-        return self.device or self.step
-
-    @property
-    def median(self) -> float | None:
-        """Of the times that count."""
-        return self.times and self.times["median"]
+        """Of the times on the GPU; None where fewer than ``MOST`` of the steps have one."""
+        enough = len(self.timing.device) >= MOST * max(len(self.timing.step), 1)
+        return spread(self.timing.device) if enough and self.status in TIMED else None
 
 
 @dataclass
@@ -71,6 +67,11 @@ class Contest:
     workload: Workload
     device: str
     rows: list[Row] = field(default_factory=list)
+
+    def times(self, row: Row) -> Spread | None:
+        """Those of a row that count: on the GPU where all rows have them, else as the host sees them, for all alike."""
+        on_gpu = all(row.device for row in self.rows if row.step)
+        return row.device if on_gpu else row.step
 
 
 @dataclass
@@ -90,7 +91,7 @@ class Results:
         loads: While each workload was timed, the share of all cores' time that other processes took; None where it is
             not known.
         broken: Sentences about parts that broke.
-        complete: Whether nothing is missing.
+        complete: Whether it came to its end.
         seconds: How long it took.
     """
 
@@ -161,7 +162,7 @@ def _contest(contest: Contest, copy: Copy | None) -> dict[str, Any]:
         "formats": workload.formats._asdict(),
         "tail": list(workload.tail),
         "bytes": workload.bytes,
-        "rows": [_row(row, workload.bytes, copy) for row in contest.rows],
+        "rows": [_row(row, contest.times(row), workload.bytes, copy) for row in contest.rows],
     }
 
 
@@ -176,8 +177,8 @@ def _conditions(timing: Timing) -> dict[str, Spread | None] | None:
     return found
 
 
-def _row(row: Row, moved: int, copy: Copy | None) -> dict[str, Any]:
-    rate = None if row.median is None else moved / row.median / 1e9
+def _row(row: Row, times: Spread | None, moved: int, copy: Copy | None) -> dict[str, Any]:
+    rate = None if times is None else moved / times["median"] / 1e9
     return {
         "contender": row.contender,
         "status": row.status,
@@ -185,7 +186,7 @@ def _row(row: Row, moved: int, copy: Copy | None) -> dict[str, Any]:
         "note": row.note,
         "step": row.step,
         "device": row.device,
-        "discarded": row.timing.discarded,
+        "discarded": None if row.timing.unwatched else row.timing.discarded,
         "not_queued": row.timing.not_queued,
         "gpu": _conditions(row.timing),
         "launches": row.launches,

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
 from gpuopt import backends
+from gpuopt.bench import contest
 from gpuopt.bench.contenders import Contender
-from gpuopt.bench.contest import NOT_REACHED, give_back, hold
 from gpuopt.bench.launches import count
 from gpuopt.bench.meters import meter_for, waiting_for
 from gpuopt.bench.order import Order, Watcher
 from gpuopt.bench.problem import Problem
-from gpuopt.bench.results import Results
+from gpuopt.bench.results import NOT_REACHED, Results, Row
 from gpuopt.bench.timing import first_line
 from gpuopt.bench.workloads import Workload
 from gpuopt.machine import copy_rate, cores
 
+CODE = "the section on compiled code"
+
 
 def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], float] = time.perf_counter) -> None:
     """Fills ``results``, which are right and say what they lack, whenever this is interrupted."""
-    begun = clock()
-    waiting = list(order.workloads)
-    compiling = order.code is not None
+    begun, why = clock(), NOT_REACHED
+
+    def is_late() -> bool:
+        return clock() - begun > order.budget
+
+    def keep() -> None:
+        results.seconds = clock() - begun
+        watcher.keep()
+
     try:
         _use_all_cores()
         watcher.begin("copy")
@@ -32,47 +40,69 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
         meter = meter_for(order.device)
         absent = {contender.name: contender.absent() for contender in order.contenders}
         results.skipped += [(name, why) for name, why in absent.items() if why is not None]
-        late = 0
-        while waiting:
-            workload = waiting.pop(0)
-            if clock() - begun > order.budget:
-                late += 1
-                results.skipped.append((workload.key, f"the {order.budget:g} s of the budget had passed"))
-                continue
+        for workload in order.workloads:
+            if is_late():
+                break
             try:
-                hold(workload, order, absent, meter, results, watcher)
+                contest.hold(workload, order, absent, meter, results, watcher)
             except Exception as error:  # noqa: BLE001 (whatever it is, the other workloads are to be had)
                 results.broken.append(f"{workload.key}: {first_line(error)}")
-            give_back(order.device)
-            results.seconds = clock() - begun
-            watcher.keep()
+            contest.give_back(order.device)
+            keep()
         if order.device == "cuda":
-            _count_launches(order, results, watcher)
+            _count_launches(order, results, watcher, is_late, keep)
         if order.code is not None:
             watcher.begin("compile for GPUs that are not here")
             results.code = _section(order.code, results)
-            compiling = False
-        results.complete = not late
+        why = f"the {order.budget:g} s of the budget had passed"
+        results.complete = not any(_missing(order, results))
     finally:
-        results.skipped += [(workload.key, NOT_REACHED) for workload in waiting]
-        if compiling:
-            results.skipped.append(("compiled code", NOT_REACHED))
+        results.skipped += [(what, why) for what in list(_missing(order, results))]
         results.seconds = clock() - begun
 
 
-def _count_launches(order: Order, results: Results, watcher: Watcher) -> None:
+def _missing(order: Order, results: Results) -> Iterator[str]:
+    """What was asked for and is not there, and nothing says yet why."""
+    explained = {what for what, _ in results.skipped} | {fault.partition(": ")[0] for fault in results.broken}
+    held = {each.workload.key for each in results.contests}
+    yield from (workload.key for workload in order.workloads if workload.key not in held | explained)
+    for each in results.contests:
+        for row in each.rows:
+            lacks = {
+                contest.alone_of(each.workload, row): order.scale.alone and row.compile is None,
+                _launches_of(each.workload, row): order.device == "cuda" and row.launches is None,
+            }
+            yield from (what for what, lacking in lacks.items() if lacking and row.step and what not in explained)
+    if order.code is not None and results.code is None and CODE not in explained:
+        yield CODE
+
+
+def _count_launches(
+    order: Order,
+    results: Results,
+    watcher: Watcher,
+    is_late: Callable[[], bool],
+    keep: Callable[[], object],
+) -> None:
     """Counts launches on a GPU when all has been timed, since what a profiler leaves behind may slow launches down."""
     contenders = {contender.name: contender for contender in order.contenders}
-    for contest in results.contests:
-        for row in contest.rows:
-            if row.median is not None:
-                watcher.begin(f"{contest.workload.title}: launches of {row.contender}")
+    for each in results.contests:
+        for row in each.rows:
+            if row.step is not None and not is_late():
+                watcher.begin(f"{each.workload.title}: launches of {row.contender}")
                 try:
-                    row.launches = _launches(contest.workload, order.device, contenders[row.contender])
+                    row.launches = _launches(each.workload, order.device, contenders[row.contender])
+                    why = None if row.launches is not None else "the profiler saw none"
                 except Exception as error:  # noqa: BLE001 (its times are to be had all the same)
-                    what = f"{contest.workload.key}: launches of {row.contender}"
-                    results.skipped.append((what, first_line(error)))
-                give_back(order.device)
+                    why = first_line(error)
+                if why is not None:
+                    results.skipped.append((_launches_of(each.workload, row), why))
+                contest.give_back(order.device)
+        keep()
+
+
+def _launches_of(workload: Workload, row: Row) -> str:
+    return f"{workload.key}: launches of {row.contender}"
 
 
 def _launches(workload: Workload, device: str, contender: Contender) -> int | None:
@@ -88,7 +118,7 @@ def _section(code: Callable[[], dict[str, Any]], results: Results) -> dict[str, 
     try:
         return code()
     except Exception as error:  # noqa: BLE001 (what was timed is to be had all the same)
-        results.broken.append(f"the section on compiled code: {first_line(error)}")
+        results.broken.append(f"{CODE}: {first_line(error)}")
         return None
 
 

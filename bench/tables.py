@@ -13,8 +13,9 @@ from rich.text import Text
 from gpuopt.bench.code import table as code_table
 from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
+from gpuopt.bench.goals import seen
 from gpuopt.bench.noise import BUSY
-from gpuopt.bench.results import TIMED, Contest, Results, Row
+from gpuopt.bench.results import NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
 
 CAPTION = (
@@ -24,7 +25,9 @@ CAPTION = (
     "many samples there are, launches, memory and first steps are in the JSON and in the report."
 )
 
-MARKS = {"exact": "=", "close": "~", "wrong": "WRONG", "broken": "BROKEN", "skipped": "-"}
+MARKS = {"exact": "=", "close": "~"}
+
+FAULTS = {status: Text(status.upper(), style="bold red") for status in ("wrong", "broken")}
 
 
 def show(results: Results, console: Console) -> None:
@@ -62,7 +65,7 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
         row.contender
         for contest in contests
         for row in contest.rows
-        if row.median is not None or row.status in ("wrong", "broken")
+        if row.step is not None or row.status in ("wrong", "broken")
     )
     table = _table(title)
     table.add_column("")
@@ -80,10 +83,9 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
 
 def cell(row: Row, contest: Contest, copy: float | None) -> Text:
     """The median, its verdict, its spread, and its share of the rate of a copy; or what is wrong."""
-    times = row.times
+    times = contest.times(row)
     if times is None:
-        style = "bold red" if row.status in ("wrong", "broken") else "dim"
-        return Text(MARKS[row.status] if style != "dim" else "-", style=style)
+        return FAULTS.get(row.status, Text("-", style="dim"))
     text = Text(f"{milliseconds(times['median'])} {MARKS[row.status]}")
     text.append(f"\n±{(times['p90'] - times['p10']) / 2 / times['median']:.0%}", style="dim")
     if copy is not None:
@@ -105,7 +107,7 @@ def contest_table(contest: Contest) -> Table:
     for heading in ("ms per step", "p10 to p90", "n", "GB/s"):
         table.add_column(heading, justify="right")
     for row in contest.rows:
-        times = row.times
+        times = contest.times(row)
         if times is None:
             table.add_row(Text(row.contender, style="dim"), Text(row.status if row.why else "", style="dim"))
             continue
@@ -136,7 +138,7 @@ def goals_table(results: Results) -> Table:
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
             f"{goal['at_least']:g} x",
-            "" if goal["ratio"] is None else f"{goal['ratio']:.2f} ± {goal['off']:.2f} x",
+            "" if goal["ratio"] is None else f"{seen(goal)} x",
             _met(goal),
         )
     return table
@@ -158,9 +160,9 @@ def changes_table(changes: Sequence[Change]) -> Table:
             table.add_row(
                 change.workload,
                 change.contender,
-                "" if before is None else milliseconds(before),
+                milliseconds(before),
                 "" if after is None else milliseconds(after),
-                "" if before is None or after is None else f"{after / before:.2f}",
+                "" if after is None else f"{after / before:.2f}",
                 Text(
                     change.verdict if change.why is None else f"{change.verdict}: {change.why}",
                     style="bold red" if change.verdict in ("slower", "lost") else "green",
@@ -205,7 +207,7 @@ def _skipped(results: Results) -> Iterator[tuple[str, str]]:
     yield from results.skipped
     for contest in results.contests:
         for row in contest.rows:
-            if row.status in TIMED and row.why:
+            if row.why and (row.status in TIMED or row.why == NOT_REACHED):
                 yield f"{contest.workload.key}: {row.contender}", row.why
             elif row.status == "skipped" and row.why and row.contender not in absent:
                 yield row.contender, row.why
@@ -222,14 +224,15 @@ def _by_reason(skipped: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
 def _remarks(results: Results) -> Iterator[str]:
     for contest in results.contests:
         for row in contest.rows:
-            if row.note and row.median is not None:
+            if row.note and row.step is not None:
                 yield f"{row.contender}: {row.note}"
             if row.timing.discarded:
                 yield f"{contest.workload.key}: {row.timing.discarded} throttled samples of {row.contender} discarded"
             if row.timing.not_queued:
                 yield (
                     f"{contest.workload.key}: {row.timing.not_queued} steps of {row.contender} could not be queued "
-                    "whole before they began: they have no time on the GPU"
+                    "whole before they began: they have no time on the GPU. Where that is so of most of a contender's, "
+                    "the host's times count, for all"
                 )
 
 

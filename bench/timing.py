@@ -28,7 +28,8 @@ class Timing:
     Attributes:
         step: Times as the host sees them, until the step is done.
         device: Times on the GPU; empty for a CPU.
-        discarded: Samples that were thrown away; None where it is not known whether the GPU was throttled.
+        discarded: Samples that were thrown away, since the GPU was throttled.
+        unwatched: Samples of which it is not known whether it was.
         not_queued: Samples without a time on the GPU, which had to wait for the host.
         conditions: Of the GPU before and after each sample, those thrown away among them.
         problem: Why it was not timed to the end; None when it was.
@@ -36,7 +37,8 @@ class Timing:
 
     step: list[float] = field(default_factory=list)
     device: list[float] = field(default_factory=list)
-    discarded: int | None = 0
+    discarded: int = 0
+    unwatched: int = 0
     not_queued: int = 0
     conditions: list[Condition] = field(default_factory=list)
     problem: str | None = None
@@ -83,8 +85,7 @@ def measure(
                     _warm_up(entrant, meter, warm, clock)
                     _turn(entrant, timing, meter, steps_per_turn)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the others are to be timed)
-                    timing.problem = first_line(error)
-                    timing.step, timing.device = [], []
+                    vars(timing).update(vars(Timing(problem=first_line(error))))
         advance()
 
 
@@ -100,11 +101,10 @@ def _turn(entrant: Entrant, timing: Timing, meter: Meter, steps: int) -> None:
         sample = meter.sample(entrant)
         timing.conditions += sample.conditions
         throttled = [condition.throttled for condition in sample.conditions]
-        if None in throttled:
-            timing.discarded = None
         if True in throttled:
-            timing.discarded = (timing.discarded or 0) + 1
+            timing.discarded += 1
             continue
+        timing.unwatched += None in throttled
         timing.step.append(sample.step)
         if sample.device is not None:
             timing.device.append(sample.device)

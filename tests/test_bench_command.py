@@ -31,7 +31,7 @@ from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
 from gpuopt.bench.order import FULL, QUICK, Order, Scale, Watcher
 from gpuopt.bench.problem import WARM_UP, Problem
-from gpuopt.bench.results import SCHEMA, Contest, Results, Row
+from gpuopt.bench.results import NOT_REACHED, SCHEMA, Contest, Results, Row
 from gpuopt.bench.selection import select
 from gpuopt.bench.timing import Timing
 from gpuopt.bench.workloads import JUDGED, TAILS, Workload, workloads
@@ -45,6 +45,8 @@ SMALL = (
     Workload("tail", "AdamW", "one-12", tail=TAILS[1], turns=3),
 )
 USUAL = [contender for contender in contenders("cpu") if not contender.slow]
+ALONE = "memory and first step"
+NAMES = {contender.name for contender in USUAL}
 
 
 def console():
@@ -215,6 +217,9 @@ def test_workload_that_breaks_is_a_fault_and_the_others_are_timed(tmp_path, monk
     assert code == 1
     assert found["faults"] == [f"{SMALL[0].key}: ModuleNotFoundError: No module named 'cupy'"]
     assert [workload["rows"][0]["status"] for workload in found["workloads"]] == ["skipped", "exact"]
+    assert found["workloads"][0]["rows"][0]["why"].startswith("the workload broke: ModuleNotFoundError")
+    assert found["complete"]
+    assert found["skipped"] == []
 
 
 @pytest.mark.parametrize("after", [None, 0])
@@ -317,12 +322,9 @@ def test_section_that_breaks_is_a_fault_and_the_rest_is_kept(tmp_path):
 
 
 def test_launches_on_a_gpu_are_counted_of_what_was_timed(monkeypatch):
-    for name, played_by in (
-        ("Problem", lambda *_: None),
-        ("waiting_for", lambda _: int),
-        ("give_back", lambda _: None),
-    ):
-        monkeypatch.setattr(suite, name, played_by)
+    monkeypatch.setattr(suite, "Problem", lambda *_: None)
+    monkeypatch.setattr(suite, "waiting_for", lambda _: int)
+    monkeypatch.setattr(contest, "give_back", lambda _: None)
     steps = []
     monkeypatch.setattr(suite, "count", lambda entrant, device: (device, len(steps)))
 
@@ -337,7 +339,11 @@ def test_launches_on_a_gpu_are_counted_of_what_was_timed(monkeypatch):
     found.contests = [
         Contest(SMALL[0], "cuda", [row("right", 1.0), row("broken", 1.0), row("other", why="is not there")])
     ]
-    suite._count_launches(replace(order((), (right, broken)), device="cuda"), found, Watcher())
+    asked = replace(order((), (right, broken)), device="cuda")
+    suite._count_launches(asked, found, Watcher(), lambda: True, int)
+    missing = {f"{SMALL[0].key}: {what} of {name}" for name in ("right", "broken") for what in ("launches", ALONE)}
+    assert set(suite._missing(asked, found)) == missing
+    suite._count_launches(asked, found, Watcher(), lambda: False, int)
     assert [each.launches for each in found.contests[0].rows] == [("cuda", 1), None, None]
     assert found.skipped == [(f"{SMALL[0].key}: launches of broken", "RuntimeError: no profiler")]
 
@@ -356,7 +362,7 @@ def test_goal_is_judged_against_the_fastest_rival():
     verdict = goals.judge(goal, by_name)
     assert (verdict.against, verdict.ratio, verdict.met) == ("fast", 3.5, False)
     assert goals.judge(replace(goal, at_least=3.5), by_name).met is True
-    assert (verdict.off, verdict.close) == (0.0, False)
+    assert (verdict.off, verdict.close) == (None, True)  # of one sample
     assert goals.judge(replace(goal, theirs=("absent",)), by_name).why == "absent: is not there"
     assert goals.judge(replace(goal, ours="nobody"), by_name).why == "nobody: not run"
 
@@ -370,9 +376,19 @@ def test_goal_that_another_run_could_judge_otherwise_is_close():
     assert not replace(verdict, goal=replace(verdict.goal, at_least=1.8)).close
 
 
+def test_times_on_the_gpu_count_where_all_contenders_have_them():
+    ours, theirs = (Row(name, "exact", timing=Timing([2.0] * 10, [1.0] * 10)) for name in ("ours", "theirs"))
+    held = Contest(SMALL[0], "cuda", [ours, theirs, row("absent", why="is not there")])
+    assert [held.times(each)["median"] for each in (ours, theirs)] == [1.0, 1.0]
+    theirs.timing.device = [1.0] * 8  # of ten
+    assert theirs.device is None
+    assert [held.times(each)["median"] for each in (ours, theirs)] == [2.0, 2.0]
+    assert held.times(held.rows[2]) is None
+
+
 def test_wrong_contender_is_not_ranked():
     ours, wrong = row("ours", 2.0), Row("theirs", "wrong", "all of it", timing=Timing([0.1]))
-    assert wrong.median is None
+    assert wrong.step is None
     verdict = goals.judge(goals.Goal("w", "ours", ("theirs",), 0.9), {"ours": ours, "theirs": wrong})
     assert (verdict.ratio, verdict.met, verdict.why) == (None, None, "theirs: all of it")
 
@@ -418,10 +434,10 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert [workload["key"] for workload in found["workloads"]] == [workload.key for workload in SMALL[:2]]
     assert found["workloads"][0]["rows"][0]["step"]["n"] == 6
     assert found["workloads"][1]["rows"][0]["step"] is None
-    assert found["workloads"][1]["rows"][1]["why"] == contest.NOT_REACHED
+    assert found["workloads"][1]["rows"][1]["why"] == NOT_REACHED
     assert found["workloads"][1]["rows"][0]["status"] == "exact"
-    assert found["workloads"][1]["rows"][0]["why"] == contest.NOT_REACHED
-    assert found["skipped"] == [{"what": SMALL[2].key, "why": contest.NOT_REACHED}]
+    assert found["workloads"][1]["rows"][0]["why"] == NOT_REACHED
+    assert found["skipped"] == [{"what": SMALL[2].key, "why": NOT_REACHED}]
     assert f"{SMALL[1].key}: {USUAL[0].name}" in text
     assert SMALL[2].key in text
 
@@ -430,21 +446,21 @@ def test_ctrl_c_while_a_contender_is_measured_alone_keeps_the_others(tmp_path):
     def interrupts(workload, device, contender):
         if contender == USUAL[1].name:
             raise KeyboardInterrupt
-        return Alone(extra_memory=7)
+        return Alone(extra_memory=7, compile=0.5)
 
     asked = replace(order(SMALL[:2], USUAL[:3], code=dict), alone=interrupts)
     assert command.benchmark(asked, tmp_path, console()) == 130
     found = json.loads((tmp_path / "bench.json").read_text())
     assert [each["extra_memory"] for each in found["workloads"][0]["rows"]] == [7, None, None]
     assert all(each["step"]["n"] == 6 for each in found["workloads"][0]["rows"])
-    missing = [f"{SMALL[0].key}: memory and first step of {each.name}" for each in USUAL[1:3]]
-    missing += [SMALL[1].key, "compiled code"]
-    assert found["skipped"] == [{"what": what, "why": contest.NOT_REACHED} for what in missing]
+    missing = [f"{SMALL[0].key}: {ALONE} of {each.name}" for each in USUAL[1:3]]
+    missing = [SMALL[1].key, *missing, suite.CODE]
+    assert found["skipped"] == [{"what": what, "why": NOT_REACHED} for what in missing]
 
 
 def test_row_of_a_gpu_that_was_always_held_back_says_so():
     throttled = Row("x", "exact", timing=Timing(discarded=6))
-    contest._explain(throttled)
+    contest._explain(throttled, NOT_REACHED)
     assert (throttled.status, throttled.why) == ("exact", "the GPU was held back in all of its 6 samples")
 
 
@@ -524,13 +540,15 @@ def test_device_that_is_not_there_is_refused(tmp_path, monkeypatch):
     assert (code, text) == (2, "--device must be cpu or cuda, but is tpu.")
 
 
-def test_gpu_that_cannot_be_used_is_told_of(monkeypatch):
+def test_gpu_that_cannot_be_used_is_told_of(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "benchmark", lambda *_: 0)
     monkeypatch.setattr(command.backends, "available", lambda: {"triton": "PyTorch sees no CUDA device"})
-    assert invoke() == (0, "")
+    out = ("--out", str(tmp_path))
+    monkeypatch.setattr(command, "gpus", list)
+    assert invoke(*out) == (0, "")
     monkeypatch.setattr(command, "gpus", lambda: [{"name": "H100"}])
-    assert invoke() == (0, "Timing the CPU, although there is a GPU: PyTorch sees no CUDA device.")
-    assert invoke("--device", "cpu") == (0, "")
+    assert invoke(*out) == (0, "Timing the CPU, although there is a GPU: PyTorch sees no CUDA device.")
+    assert invoke(*out, "--device", "cpu") == (0, "")
 
 
 @pytest.mark.usefixtures("no_work")
@@ -587,21 +605,26 @@ def test_difference_counts_when_it_is_more_than_the_threshold_and_the_noise(befo
     assert compare._verdict(was, now) == verdict
 
 
+def test_too_few_samples_tell_nothing():
+    few, other = ({"n": 5, "median": median, "p10": median, "p90": median} for median in (1.0, 9.0))
+    assert compare._verdict(few, other) == "same"
+
+
 def test_older_run_is_compared_row_by_row(ran):
     _, found, _ = ran
     slow, fast = aged(found, 1.0), aged(found, 2.0)
-    verdicts = {(change.workload, change.contender): change for change in compare.changes(slow, fast)}
+    verdicts = {(change.workload, change.contender): change for change in compare.changes(slow, fast, NAMES)}
     changed = {key for key, change in verdicts.items() if change.verdict != "same"}
     assert changed == {(workload.key, "gpuopt numpy") for workload in SMALL}
     assert all(verdicts[key].verdict == "slower" for key in changed)
-    assert all(change.verdict in ("same", "faster") for change in compare.changes(fast, slow))
+    assert all(change.verdict in ("same", "faster") for change in compare.changes(fast, slow, NAMES))
 
 
 def test_row_that_is_wrong_now_is_lost(ran):
     _, found, _ = ran
     new = copy.deepcopy(found)
     new["workloads"][0]["rows"][0].update(status="wrong", step=None)
-    lost = [change for change in compare.changes(found, new) if change.verdict != "same"]
+    lost = [change for change in compare.changes(found, new, NAMES) if change.verdict != "same"]
     assert [(change.contender, change.verdict, change.is_worse) for change in lost] == [("gpuopt numba", "lost", True)]
 
 
@@ -613,7 +636,9 @@ def test_what_was_asked_for_and_has_no_time_now_is_lost(ran):
     row = new["workloads"][0]["rows"][0]
     row.update(status="skipped", why="numba is not installed", step=None)
     lost = {
-        (change.workload, change.contender): change.why for change in compare.changes(found, new) if change.is_worse
+        (change.workload, change.contender): change.why
+        for change in compare.changes(found, new, NAMES)
+        if change.is_worse
     }
     ours = [
         each["contender"] for each in found["workloads"][0]["rows"] if each["step"] and "gpuopt" in each["contender"]
@@ -622,8 +647,9 @@ def test_what_was_asked_for_and_has_no_time_now_is_lost(ran):
         **{(key, contender): "it needs 9.0 GB" for contender in ours},
         (new["workloads"][0]["key"], row["contender"]): "numba is not installed",
     }
-    new["skipped"].pop()
-    assert key not in {change.workload for change in compare.changes(found, new)}
+    assert not [each for each in compare.changes(found, new, {"torch fused"}) if each.is_worse]
+    new["complete"] = False
+    assert not [each for each in compare.changes(found, new, NAMES) if each.verdict == "lost"]
 
 
 def test_what_differs_besides_the_code_is_said(ran):

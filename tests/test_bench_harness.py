@@ -109,7 +109,7 @@ def test_contender_that_raises_is_out_and_the_others_go_on():
 
     broken, good = fake.measure(Entrant(breaks, dict), fake.entrant("a", 1.0))
     assert broken.problem == "RuntimeError: no more"
-    assert broken.step == []
+    assert broken == Timing(problem="RuntimeError: no more")
     assert (good.problem, len(good.step)) == (None, 8)
 
 
@@ -143,7 +143,7 @@ class FakeCuda:
         event = SimpleNamespace(at=None)
         event.record = lambda: setattr(event, "at", self.fake.now)
         event.synchronize = lambda: self.fake.log.append("wait")
-        event.query = lambda: self.behind
+        event.query = lambda: self.fake.log.append("query") or self.behind
         event.elapsed_time = lambda end: (end.at - event.at) * 1e3
         return event
 
@@ -169,7 +169,7 @@ def test_flush_and_head_start_are_outside_both_times():
     assert (sample.step, sample.device) == (pytest.approx(3.0), pytest.approx(3.0))
     assert sample.conditions == (Condition(False, 1980.0),) * 2
     cold = ["prepare a", "flush"]
-    assert fake.log == [*cold, "wait", "a", "wait", *cold, "head start", "a", "wait"]
+    assert fake.log == [*cold, "wait", "a", "wait", *cold, "head start", "a", "query", "wait"]
 
 
 def test_ratios_on_the_gpu_are_those_of_the_costs():
@@ -211,8 +211,15 @@ def test_unknown_throttling_is_said_to_be_unknown():
     fake = FakeTime()
     _, meter = cuda_meter(fake, lambda: None)
     (found,) = fake.measure(fake.entrant("a", 2.0), meter=meter, turns=1)
-    assert found.discarded is None
+    assert found.unwatched == 2
     assert len(found.step) == 2
+
+
+def test_throttled_samples_are_counted_among_those_of_which_it_is_not_known():
+    fake, held_back = FakeTime(), iter([None, True, True, True, None, False])
+    _, meter = cuda_meter(fake, lambda: next(held_back))
+    (found,) = fake.measure(fake.entrant("a", 2.0), meter=meter, turns=1, steps_per_turn=3)
+    assert (found.discarded, found.unwatched, len(found.step)) == (2, 1, 1)
 
 
 def fake_library(told=0, code=0):

@@ -307,7 +307,7 @@ def test_contenders_that_compute_something_else_are_marked_and_not_compared_with
 
 
 def test_skipped_rows_with_one_reason_are_one_line() -> None:
-    rows = [invented.row("Apex", "skipped", "not installed")]
+    rows = [invented.row("Apex", "skipped", "not installed"), invented.row("late", "exact", "the run ended before")]
     results = invented.empty(
         workloads=[invented.workload("cpu", name, rows=rows) for name in ("a", "b")],
         drivers={"numpy": None, "triton": "no GPU"},
@@ -315,6 +315,7 @@ def test_skipped_rows_with_one_reason_are_one_line() -> None:
     )
     lines = re.findall("<li><b>(.*)</b>: (.*)</li>", section(render(results), "skipped"))
     expected = [("driver triton", "no GPU"), ("Adam, 8B", "too large"), ("Apex in 2 workloads", "not installed")]
+    expected.append(("late in 2 workloads", "the run ended before"))
     assert lines == expected
 
 

@@ -1,6 +1,7 @@
 """Every measured number in the README is in a result that is committed with it.
 
-1. What stands between its comments is what :mod:`gpuopt.bench.readme` makes of committed runs, to the letter.
+1. What stands between its comments is what :mod:`gpuopt.bench.readme` makes of committed runs, to the letter, and so is
+   the report beside them.
 2. A block without a place, and a run without a workload, are refused.
 3. What the committed run says of memory is no more than a contender is said beforehand to need.
 """
@@ -52,14 +53,19 @@ def test_both_runs_are_of_one_machine(results: Run, training: Run) -> None:
         assert results["machine"][what] == training["machine"][what]
 
 
-def test_a_number_that_was_changed_by_hand_is_renewed(results: Run, training: Run, tmp_path: Path) -> None:
+def test_a_number_that_was_changed_by_hand_is_renewed_and_the_report_is_made(
+    results: Run, training: Run, tmp_path: Path
+) -> None:
     readme = (ROOT / "README.md").read_text()
     block = blocks(results, training)["PyTorch"]
     changed = readme.replace(block, block.replace("| 1", "| 2"))
     assert changed != readme
     (tmp_path / "README.md").write_text(changed)
-    main([str(RUN), str(TRAINING), str(tmp_path / "README.md")])
+    run = tmp_path / "run.json"
+    run.write_text(json.dumps(results))
+    main([str(run), str(TRAINING), str(tmp_path / "README.md")])
     assert (tmp_path / "README.md").read_text() == readme
+    assert (tmp_path / "run.html").read_text() == RUN.with_suffix(".html").read_text()
 
 
 @pytest.mark.parametrize("name", ["machine", *TABLES, "goals", "memory", "training"])

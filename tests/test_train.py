@@ -544,10 +544,10 @@ def test_task_that_cannot_be_made_is_a_fault_and_the_others_are_kept(
     ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), "--device", "cpu"])
     assert ran.exit_code == command.WRONG
     found = json.loads((tmp_path / "train.json").read_text())
-    assert found["faults"] == ["gpt could not be made: FileNotFoundError: no such text: 'manual'"]
+    assert found["faults"] == ["gpt broke: FileNotFoundError: no such text: 'manual'"]
     assert [(task["key"], task["rows"][0]["steps"]) for task in found["tasks"]] == [("digits", 60)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train-digits.png", "train.json"]
-    assert "WRONG: gpt could not be made: FileNotFoundError" in ran.output
+    assert "WRONG: gpt broke: FileNotFoundError" in ran.output
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ def _compiled(problem: Problem) -> Entrant:
 
     # Else what is left out of the graph is logged into the middle of the tables.
     torch._logging.set_logs(all=logging.ERROR)  # type: ignore[attr-defined]
+    # Else steps of earlier workloads count as compilations of this one, which after eight is left to run as it is.
+    torch.compiler.reset()
     workload = problem.workload
     params = torch_params(problem)
     optimizer = getattr(torch.optim, workload.optimizer.name)(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from gpuopt.bench.goals import seen
 from gpuopt.bench.html import bars, compiled, curves, machine, training
 from gpuopt.bench.html.bars import RANKED, Bars
 from gpuopt.bench.html.looks import Look, looks
@@ -107,7 +108,7 @@ def _warnings(results: dict[str, Any]) -> list[str]:
     if (load := results["machine"]["others_load"] or 0.0) > BUSY:
         said.append(f"Other processes took {load:.0%} of all cores meanwhile: do not trust the times.")
     said += [
-        f"{gpu['name']} was throttled meanwhile ({', '.join(gpu['throttled'])})."
+        f"{gpu['name'] or UNKNOWN} was throttled meanwhile ({', '.join(gpu['throttled'])})."
         for gpu in results["machine"]["gpus"]
         if gpu["throttled"]
     ]
@@ -123,7 +124,7 @@ def _skipped(results: dict[str, Any]) -> list[tuple[str, str]]:
         (row["contender"], row["why"])
         for workload in results["workloads"]
         for row in workload["rows"]
-        if row["status"] == "skipped"
+        if row["why"] and row["status"] not in ("wrong", "broken")
     )
     return [
         *((f"driver {name}", why) for name, why in results["drivers"].items() if why),
@@ -138,7 +139,7 @@ def _device(name: str, workloads: list[dict[str, Any]], results: dict[str, Any],
     groups = curves.series(workloads)
     drawn = _without_the_small(workloads, groups)
     machine_ = results["machine"]
-    title = ", ".join(gpu["name"] for gpu in machine_["gpus"]) if name == "cuda" else machine_["cpu"]
+    title = ", ".join(gpu["name"] or UNKNOWN for gpu in machine_["gpus"]) if name == "cuda" else machine_["cpu"]
     times = [
         (heading, [chart for group in groups if (chart := curves.curves(group, clock, copy, by_name))])
         for clock, heading in CLOCKS.items()
@@ -179,7 +180,7 @@ def _goal(goal: dict[str, Any], workloads: list[dict[str, Any]]) -> GoalRow:
         goal=f"{goal['ours']} on {titles.get(goal['workload'], goal['workload'])}",
         against=goal["against"] or ", ".join(goal["theirs"]),
         at_least=f"{goal['at_least']:g}",
-        seen=UNKNOWN if goal["ratio"] is None else f"{goal['ratio']:.2f} ± {goal['off']:.2f}",
+        seen=UNKNOWN if goal["ratio"] is None else seen(goal),
         verdict=verdict,
         tone=tone,
     )

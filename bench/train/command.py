@@ -81,7 +81,7 @@ def compare(
 ) -> int:
     """Trains, shows and writes; returns the exit code.
 
-    What was done before Ctrl-C is shown and written too, and so is what was done beside a task that cannot be made.
+    What was done before Ctrl-C is shown and written too, and so is what was done beside a task that breaks.
     """
     from gpuopt.bench.train import lockstep
     from gpuopt.bench.train.results import Contest, Results
@@ -95,15 +95,14 @@ def compare(
             for name, make in tasks.items():
                 try:
                     task = make()
+                    contest = Contest(task)
+                    results.contests.append(contest)
+                    able = sum(way.absent is None for way in contenders)
+                    bar = progress.add_task(f"train {task.key}", total=able * task.recipe.steps)
+                    advance = partial(progress.advance, bar)
+                    lockstep.train(task, contenders, device, contest.trainings, advance=advance)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the other tasks are to be had)
-                    results.broken.append(f"{name} could not be made: {type(error).__name__}: {error}")
-                    continue
-                contest = Contest(task)
-                results.contests.append(contest)
-                able = sum(way.absent is None for way in contenders)
-                bar = progress.add_task(f"train {task.key}", total=able * task.recipe.steps)
-                advance = partial(progress.advance, bar)
-                lockstep.train(task, contenders, device, contest.trainings, advance=advance)
+                    results.broken.append(f"{name} broke: {type(error).__name__}: {error}")
         results.complete = True
     except KeyboardInterrupt:
         console.print("Interrupted: what follows, and is saved, is what was done until then.", style="bold red")

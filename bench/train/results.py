@@ -95,7 +95,7 @@ class Results:
         command: The command line.
         machine: What it runs on.
         contests: The tasks, in order, with what was seen of them.
-        broken: Sentences about tasks that could not be made.
+        broken: Sentences about tasks that broke.
         complete: Whether nothing is missing.
         seconds: How long it took.
     """
@@ -112,7 +112,7 @@ class Results:
     def faults(self) -> list[str]:
         """What is wrong, a sentence each.
 
-        It is contenders that broke or computed something else, bits that differ, and tasks that could not be made.
+        It is contenders that broke or computed something else, bits that differ, and tasks that broke.
         """
         found = []
         for contest in self.contests:
