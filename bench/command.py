@@ -58,7 +58,10 @@ def bench(
     ] = False,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
     budget: Annotated[
-        float | None, typer.Option(help="Seconds after which no further workload is begun.", min=0)
+        float | None,
+        typer.Option(
+            help="Seconds after which no further workload is begun; on a GPU launches are counted then.", min=0
+        ),
     ] = None,
 ) -> None:
     """Times optimizer steps against those of others, each checked against the oracle before it is timed."""

@@ -55,16 +55,18 @@ def watch_of(library: Any, uuid: str) -> Callable[[], Condition]:
     ):
         return Condition
 
-    def told(function: Any, number: Any, *which: int) -> int | None:
-        return number.value if function(device, *which, ctypes.byref(number)) == 0 else None
+    def told(name: str, number: Any, *which: int) -> int | None:
+        function = getattr(library, name, None)  # a driver may be too old for it, or too new
+        known = function is not None and function(device, *which, ctypes.byref(number)) == 0
+        return number.value if known else None
 
     def condition() -> Condition:
-        reasons = told(library.nvmlDeviceGetCurrentClocksThrottleReasons, ctypes.c_ulonglong())
-        milliwatts = told(library.nvmlDeviceGetPowerUsage, ctypes.c_uint())
+        reasons = told("nvmlDeviceGetCurrentClocksThrottleReasons", ctypes.c_ulonglong())
+        milliwatts = told("nvmlDeviceGetPowerUsage", ctypes.c_uint())
         return Condition(
             None if reasons is None else bool(reasons & HELD_BACK),
-            told(library.nvmlDeviceGetClockInfo, ctypes.c_uint(), SM),
-            told(library.nvmlDeviceGetClockInfo, ctypes.c_uint(), MEMORY),
+            told("nvmlDeviceGetClockInfo", ctypes.c_uint(), SM),
+            told("nvmlDeviceGetClockInfo", ctypes.c_uint(), MEMORY),
             None if milliwatts is None else milliwatts / 1e3,
         )
 

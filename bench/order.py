@@ -59,7 +59,8 @@ class Order:
         scale: How much of each workload.
         workloads: What on.
         contenders: Who.
-        budget: Seconds after which no further workload is begun.
+        budget: Seconds after which no further workload is begun. On a GPU launches are counted after it, for a quarter
+            of it at most.
         alone: Measures a contender in a process of its own.
         code: Makes the section on compiled code; None for none.
     """

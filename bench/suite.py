@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -21,13 +22,16 @@ from gpuopt.machine import copy_rate, cores
 
 CODE = "the section on compiled code"
 
+LAUNCHES = 0.25
+"""Share of the budget that counting launches may take beyond it."""
+
 
 def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], float] = time.perf_counter) -> None:
     """Fills ``results``, which are right and say what they lack, whenever this is interrupted."""
     begun, why = clock(), NOT_REACHED
 
-    def is_late() -> bool:
-        return clock() - begun > order.budget
+    def is_late(more: float = 0.0) -> bool:
+        return clock() - begun > (1 + more) * order.budget
 
     def keep() -> None:
         results.seconds = clock() - begun
@@ -50,7 +54,7 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
             contest.give_back(order.device)
             keep()
         if order.device == "cuda":
-            _count_launches(order, results, watcher, is_late, keep)
+            _count_launches(order, results, watcher, partial(is_late, LAUNCHES), keep)
         if order.code is not None:
             watcher.begin("compile for GPUs that are not here")
             results.code = _section(order.code, results)

@@ -263,6 +263,9 @@ def test_gpu_that_idles_or_has_chosen_clocks_is_not_throttled(reasons, held_back
 def test_condition_is_unknown_where_nobody_tells():
     assert watch_of(None, "GPU-1")() == Condition()
     assert watch_of(fake_library(code=3), "GPU-1")() == Condition()
+    library = fake_library()
+    del library.nvmlDeviceGetClockInfo
+    assert watch_of(library, "GPU-1")() == Condition(throttled=False, power_w=612.5)
 
 
 # launches

@@ -273,6 +273,16 @@ def test_tail_that_leaves_gradients_is_wrong(few):
     assert ours.judge(workload, problem.deviation(outcome, problem.expected()))[0] == "wrong"
 
 
+def test_every_compiled_step_is_compiled_anew(few, monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch.compiler, "reset", lambda: calls.append("reset"))
+    monkeypatch.setattr(torch, "compile", lambda step: calls.append("compile") or step)
+    (compiled,) = (each for each in contenders("cpu") if each.name == "torch compiled")
+    for _ in range(2):
+        compiled.set_up(Problem(few(optimizer_name="Adam"), "cpu"))
+    assert calls == ["reset", "compile"] * 2
+
+
 def test_what_torch_has_not_is_said(few):
     by_name = {each.name: each for each in contenders("cpu")}
     assert "has none" in by_name["torch fused"].refuses(few(optimizer_name="RMSprop"))
