@@ -50,7 +50,10 @@ def bench(
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Say which workloads and contenders there are.")] = False,
     compare_with: Annotated[
-        Path | None, typer.Option("--compare", help="A bench.json to compare with; exit code 1 if gpuopt is slower.")
+        Path | None,
+        typer.Option(
+            "--compare", help="A bench.json to compare with; exit code 1 if gpuopt is slower, or a time is lost."
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for bench.json and report.html.")] = Path("out"),
     code: Annotated[

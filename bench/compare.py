@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from gpuopt.bench.noise import BUSY, noise
-from gpuopt.bench.results import SCHEMA
+from gpuopt.bench.results import BUDGET_SPENT, NOT_REACHED, SCHEMA
 from gpuopt.machine import Spread
 
 THRESHOLD = 0.05
 """Share of the older median that medians must differ by to count."""
+
+CUT_SHORT = (NOT_REACHED, BUDGET_SPENT)
 
 Run = Mapping[str, Any]
 """What ``bench/SCHEMA.md`` describes."""
@@ -96,9 +98,9 @@ def changes(old: Run, new: Run, contenders: Collection[str]) -> Iterator[Change]
         was = row[clock]
         if now is not None and now[clock]:
             yield Change(workload, contender, was["median"], now[clock]["median"], _verdict(was, now[clock]))
-        elif now is not None and (new["complete"] or now["status"] in ("wrong", "broken")):
+        elif now is not None and now["why"] not in CUT_SHORT:
             yield Change(workload, contender, was["median"], None, "lost", now["why"])
-        elif now is None and new["complete"] and workload in reasons:
+        elif now is None and reasons.get(workload, NOT_REACHED) not in CUT_SHORT:
             yield Change(workload, contender, was["median"], None, "lost", reasons[workload])
 
 

@@ -13,7 +13,7 @@ from gpuopt.bench.launches import count
 from gpuopt.bench.meters import Meter, waiting_for
 from gpuopt.bench.order import Order, Watcher
 from gpuopt.bench.problem import Problem
-from gpuopt.bench.results import NOT_REACHED, TIMED, Contest, Results, Row
+from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.timing import Timing, first_line, measure
 from gpuopt.bench.workloads import Workload
 from gpuopt.machine import OthersLoad
@@ -49,7 +49,7 @@ def hold(
     try:
         _time(workload, order, present, meter, results, watcher)
     except Exception as error:
-        why = f"the workload broke: {first_line(error)}"
+        why = BROKE + first_line(error)
         raise
     finally:
         for _, row in present:

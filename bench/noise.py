@@ -7,13 +7,14 @@ from math import sqrt
 from gpuopt.machine import Spread
 
 CERTAINTY = 1.5
-"""About three standard errors of a median, in tenths of the samples to tenths over the root of their number."""
+"""In tenths of the samples to tenths over the root of their number: about three standard errors of a median, or two
+where the two samples of a turn go together."""
 
 BUSY = 0.05
 """Share of the CPU from which on other processes spoil the times."""
 
 
-FEWEST = 6
+FEWEST = 10
 """Samples of which tenths say something."""
 
 

@@ -16,7 +16,11 @@ SCHEMA = 2
 
 TIMED = ("exact", "close")
 
-NOT_REACHED = "the run ended before"
+NOT_REACHED, BUDGET_SPENT = "the run ended before", "the budget was spent"
+"""Why something is missing of a run that was cut short."""
+
+BROKE = "the workload broke: "
+"""What the reason begins with where a row is missing because the whole workload broke."""
 
 MOST = 0.9
 """Share of the steps that must have a time on the GPU, for the rest would be missing for a reason."""
@@ -56,8 +60,12 @@ class Row:
     @property
     def device(self) -> Spread | None:
         """Of the times on the GPU; None where fewer than ``MOST`` of the steps have one."""
-        enough = len(self.timing.device) >= MOST * max(len(self.timing.step), 1)
-        return spread(self.timing.device) if enough and self.status in TIMED else None
+        return spread(self.timing.device) if self.has_device_times and self.status in TIMED else None
+
+    @property
+    def has_device_times(self) -> bool:
+        """Whether enough of the steps have a time on the GPU."""
+        return len(self.timing.device) >= MOST * max(len(self.timing.step), 1)
 
 
 @dataclass
@@ -70,7 +78,7 @@ class Contest:
 
     def times(self, row: Row) -> Spread | None:
         """Those of a row that count: on the GPU where all rows have them, else as the host sees them, for all alike."""
-        on_gpu = all(row.device for row in self.rows if row.step)
+        on_gpu = all(row.has_device_times for row in self.rows if row.timing.step)
         return row.device if on_gpu else row.step
 
 
@@ -186,7 +194,7 @@ def _row(row: Row, times: Spread | None, moved: int, copy: Copy | None) -> dict[
         "note": row.note,
         "step": row.step,
         "device": row.device,
-        "discarded": None if row.timing.unwatched else row.timing.discarded,
+        "discarded": row.timing.discarded or (None if row.timing.unwatched else 0),
         "not_queued": row.timing.not_queued,
         "gpu": _conditions(row.timing),
         "launches": row.launches,

@@ -15,7 +15,7 @@ from gpuopt.bench.launches import count
 from gpuopt.bench.meters import meter_for, waiting_for
 from gpuopt.bench.order import Order, Watcher
 from gpuopt.bench.problem import Problem
-from gpuopt.bench.results import NOT_REACHED, Results, Row
+from gpuopt.bench.results import BUDGET_SPENT, NOT_REACHED, Results, Row
 from gpuopt.bench.timing import first_line
 from gpuopt.bench.workloads import Workload
 from gpuopt.machine import copy_rate, cores
@@ -28,7 +28,7 @@ LAUNCHES = 0.25
 
 def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], float] = time.perf_counter) -> None:
     """Fills ``results``, which are right and say what they lack, whenever this is interrupted."""
-    begun, why = clock(), NOT_REACHED
+    begun = clock()
 
     def is_late(more: float = 0.0) -> bool:
         return clock() - begun > (1 + more) * order.budget
@@ -46,22 +46,24 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
         results.skipped += [(name, why) for name, why in absent.items() if why is not None]
         for workload in order.workloads:
             if is_late():
-                break
+                results.skipped.append((workload.key, BUDGET_SPENT))
+                continue
             try:
-                contest.hold(workload, order, absent, meter, results, watcher)
+                try:
+                    contest.hold(workload, order, absent, meter, results, watcher)
+                finally:
+                    contest.give_back(order.device)
             except Exception as error:  # noqa: BLE001 (whatever it is, the other workloads are to be had)
                 results.broken.append(f"{workload.key}: {first_line(error)}")
-            contest.give_back(order.device)
             keep()
         if order.device == "cuda":
             _count_launches(order, results, watcher, partial(is_late, LAUNCHES), keep)
         if order.code is not None:
             watcher.begin("compile for GPUs that are not here")
             results.code = _section(order.code, results)
-        why = f"the {order.budget:g} s of the budget had passed"
-        results.complete = not any(_missing(order, results))
+        results.complete = BUDGET_SPENT not in (why for _, why in results.skipped)
     finally:
-        results.skipped += [(what, why) for what in list(_missing(order, results))]
+        results.skipped += [(what, NOT_REACHED) for what in list(_missing(order, results))]
         results.seconds = clock() - begun
 
 
@@ -71,6 +73,8 @@ def _missing(order: Order, results: Results) -> Iterator[str]:
     held = {each.workload.key for each in results.contests}
     yield from (workload.key for workload in order.workloads if workload.key not in held | explained)
     for each in results.contests:
+        if each.workload.key in explained:
+            continue
         for row in each.rows:
             lacks = {
                 contest.alone_of(each.workload, row): order.scale.alone and row.compile is None,
@@ -92,17 +96,20 @@ def _count_launches(
     contenders = {contender.name: contender for contender in order.contenders}
     for each in results.contests:
         for row in each.rows:
-            if row.step is not None and not is_late():
+            if row.step is None:
+                continue
+            why = BUDGET_SPENT
+            if not is_late():
                 watcher.begin(f"{each.workload.title}: launches of {row.contender}")
                 try:
                     row.launches = _launches(each.workload, order.device, contenders[row.contender])
-                    why = None if row.launches is not None else "the profiler saw none"
+                    contest.give_back(order.device)
+                    why = "the profiler saw none"
                 except Exception as error:  # noqa: BLE001 (its times are to be had all the same)
                     why = first_line(error)
-                if why is not None:
-                    results.skipped.append((_launches_of(each.workload, row), why))
-                contest.give_back(order.device)
-        keep()
+            if row.launches is None:
+                results.skipped.append((_launches_of(each.workload, row), why))
+    keep()
 
 
 def _launches_of(workload: Workload, row: Row) -> str:

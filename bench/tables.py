@@ -15,7 +15,7 @@ from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
 from gpuopt.bench.goals import seen
 from gpuopt.bench.noise import BUSY
-from gpuopt.bench.results import NOT_REACHED, TIMED, Contest, Results, Row
+from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
 
 CAPTION = (
@@ -207,7 +207,7 @@ def _skipped(results: Results) -> Iterator[tuple[str, str]]:
     yield from results.skipped
     for contest in results.contests:
         for row in contest.rows:
-            if row.why and (row.status in TIMED or row.why == NOT_REACHED):
+            if row.why and (row.status in TIMED or row.why == NOT_REACHED or row.why.startswith(BROKE)):
                 yield f"{contest.workload.key}: {row.contender}", row.why
             elif row.status == "skipped" and row.why and row.contender not in absent:
                 yield row.contender, row.why
@@ -231,8 +231,8 @@ def _remarks(results: Results) -> Iterator[str]:
             if row.timing.not_queued:
                 yield (
                     f"{contest.workload.key}: {row.timing.not_queued} steps of {row.contender} could not be queued "
-                    "whole before they began: they have no time on the GPU. Where that is so of most of a contender's, "
-                    "the host's times count, for all"
+                    "whole before they began: they have no time on the GPU. Where that is so of more than a "
+                    "tenth of a contender's, the host's times count, for all"
                 )
 
 

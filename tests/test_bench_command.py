@@ -31,7 +31,7 @@ from gpuopt.bench.contenders import contenders
 from gpuopt.bench.contenders.contender import Contender, Entrant
 from gpuopt.bench.order import FULL, QUICK, Order, Scale, Watcher
 from gpuopt.bench.problem import WARM_UP, Problem
-from gpuopt.bench.results import NOT_REACHED, SCHEMA, Contest, Results, Row
+from gpuopt.bench.results import BUDGET_SPENT, NOT_REACHED, SCHEMA, Contest, Results, Row
 from gpuopt.bench.selection import select
 from gpuopt.bench.timing import Timing
 from gpuopt.bench.workloads import JUDGED, TAILS, Workload, workloads
@@ -341,8 +341,11 @@ def test_launches_on_a_gpu_are_counted_of_what_was_timed(monkeypatch):
     ]
     asked = replace(order((), (right, broken)), device="cuda")
     suite._count_launches(asked, found, Watcher(), lambda: True, int)
-    missing = {f"{SMALL[0].key}: {what} of {name}" for name in ("right", "broken") for what in ("launches", ALONE)}
-    assert set(suite._missing(asked, found)) == missing
+    timed = ("right", "broken")
+    assert found.skipped == [(f"{SMALL[0].key}: launches of {name}", BUDGET_SPENT) for name in timed]
+    assert list(suite._missing(asked, found)) == [f"{SMALL[0].key}: {ALONE} of {name}" for name in timed]
+    found.skipped.clear()
+    assert f"{SMALL[0].key}: launches of right" in suite._missing(asked, found)
     suite._count_launches(asked, found, Watcher(), lambda: False, int)
     assert [each.launches for each in found.contests[0].rows] == [("cuda", 1), None, None]
     assert found.skipped == [(f"{SMALL[0].key}: launches of broken", "RuntimeError: no profiler")]
@@ -368,7 +371,7 @@ def test_goal_is_judged_against_the_fastest_rival():
 
 
 def test_goal_that_another_run_could_judge_otherwise_is_close():
-    ours, theirs = row("ours", *[1.0] * 9), row("theirs", 1.7, *[1.9, 2.0, 2.1] * 3)
+    ours, theirs = row("ours", *[1.0] * 10), row("theirs", 1.7, *[1.9, 2.0, 2.1] * 3)
     verdict = goals.judge(goals.Goal("w", "ours", ("theirs",), 1.95), {"ours": ours, "theirs": theirs})
     assert verdict.ratio == 2.0
     assert verdict.off == pytest.approx(1.5 * (2.1 - 1.88) / 10**0.5)
@@ -456,6 +459,18 @@ def test_ctrl_c_while_a_contender_is_measured_alone_keeps_the_others(tmp_path):
     missing = [f"{SMALL[0].key}: {ALONE} of {each.name}" for each in USUAL[1:3]]
     missing = [SMALL[1].key, *missing, suite.CODE]
     assert found["skipped"] == [{"what": what, "why": NOT_REACHED} for what in missing]
+
+
+def test_workload_that_breaks_when_it_was_timed_is_not_one_that_was_not_reached(tmp_path):
+    def breaks(*_):
+        raise OSError("no more processes")
+
+    asked = replace(order(SMALL[:2], USUAL[:2]), alone=breaks)
+    assert command.benchmark(asked, tmp_path, console()) == 1
+    found = json.loads((tmp_path / "bench.json").read_text())
+    assert found["complete"]
+    assert found["skipped"] == []
+    assert found["faults"] == [f"{workload.key}: OSError: no more processes" for workload in SMALL[:2]]
 
 
 def test_row_of_a_gpu_that_was_always_held_back_says_so():
@@ -585,7 +600,7 @@ def aged(found, factor, contender="gpuopt numpy"):
     for workload in old["workloads"]:
         for each in workload["rows"]:
             if each["contender"] == contender and each["step"]:
-                each["step"] = {"n": 9, "median": factor * 1.0, "p10": factor * 0.99, "p90": factor * 1.01}
+                each["step"] = {"n": 10, "median": factor * 1.0, "p10": factor * 0.99, "p90": factor * 1.01}
     return old
 
 
@@ -597,11 +612,11 @@ def aged(found, factor, contender="gpuopt numpy"):
         ((1.0, 0.99, 1.01), (1.04, 1.03, 1.05), "same"),
         ((1.0, 0.99, 1.01), (1.2, 0.8, 1.6), "same"),
         ((1.0, 0.9, 1.1), (1.2, 1.1, 1.3), "slower"),
-        ((1.0, 0.8, 1.2), (1.2, 1.19, 1.21), "same"),
+        ((1.0, 0.7, 1.3), (1.2, 1.19, 1.21), "same"),
     ],
 )
 def test_difference_counts_when_it_is_more_than_the_threshold_and_the_noise(before, after, verdict):
-    was, now = ({"n": 9, **dict(zip(("median", "p10", "p90"), times, strict=True))} for times in (before, after))
+    was, now = ({"n": 10, **dict(zip(("median", "p10", "p90"), times, strict=True))} for times in (before, after))
     assert compare._verdict(was, now) == verdict
 
 
@@ -648,8 +663,9 @@ def test_what_was_asked_for_and_has_no_time_now_is_lost(ran):
         (new["workloads"][0]["key"], row["contender"]): "numba is not installed",
     }
     assert not [each for each in compare.changes(found, new, {"torch fused"}) if each.is_worse]
-    new["complete"] = False
-    assert not [each for each in compare.changes(found, new, NAMES) if each.verdict == "lost"]
+    for why in compare.CUT_SHORT:
+        new["skipped"][-1]["why"] = row["why"] = why
+        assert not [each for each in compare.changes(found, new, NAMES) if each.verdict == "lost"]
 
 
 def test_what_differs_besides_the_code_is_said(ran):

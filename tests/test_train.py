@@ -550,6 +550,29 @@ def test_task_that_cannot_be_made_is_a_fault_and_the_others_are_kept(
     assert "WRONG: gpt broke: FileNotFoundError" in ran.output
 
 
+@pytest.mark.parametrize("begun", [True, False])
+def test_task_that_breaks_is_no_training(begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = lockstep.train
+
+    def train(task: Task, contenders: Any, device: str, trainings: list[Training], **options: Any) -> None:
+        if task.key != "gpt":
+            real(task, contenders, device, trainings, **options)
+            return
+        if begun:
+            trainings.append(Training(REFERENCE, losses=[1.0], model_seconds=[1.0], optimizer_seconds=[1.0]))
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(tasks, "QUICK", MAKERS)
+    monkeypatch.setattr(lockstep, "train", train)
+    monkeypatch.setattr(ways, "ways", lambda device: [Way(REFERENCE, sgd(nothing))])
+    ran = CliRunner().invoke(command.app, ["--quick", "--out", str(tmp_path), "--device", "cpu"])
+    assert ran.exit_code == command.WRONG
+    found = json.loads((tmp_path / "train.json").read_text())
+    statuses = {task["key"]: [row["status"] for row in task["rows"]] for task in found["tasks"]}
+    assert statuses == {**({"gpt": ["broken"]} if begun else {}), "digits": ["trained"]}
+    assert "gpt broke: RuntimeError: out of memory" in found["faults"]
+
+
 @pytest.mark.parametrize(
     ("device", "seen", "gpus", "told"),
     [

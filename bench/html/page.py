@@ -73,7 +73,7 @@ def page(results: dict[str, Any], trained: dict[str, Any] | None = None) -> Page
     by_name = looks(row["contender"] for rows in (*workloads, *tasks) for row in rows["rows"])
     gpus = results["machine"]["gpus"]
     return Page(
-        title=", ".join(gpu["name"] for gpu in gpus) or results["machine"]["cpu"] or "an unknown machine",
+        title=", ".join(gpu["name"] or UNKNOWN for gpu in gpus) or results["machine"]["cpu"] or "an unknown machine",
         results=results,
         faults=[*_faults(results), *(training.faults(trained) if trained else [])],
         warnings=_warnings(results),

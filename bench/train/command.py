@@ -103,6 +103,7 @@ def compare(
                     lockstep.train(task, contenders, device, contest.trainings, advance=advance)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the other tasks are to be had)
                     results.broken.append(f"{name} broke: {type(error).__name__}: {error}")
+                    results.give_up(name)
         results.complete = True
     except KeyboardInterrupt:
         console.print("Interrupted: what follows, and is saved, is what was done until then.", style="bold red")

@@ -109,6 +109,15 @@ class Results:
     complete: bool = False
     seconds: float = 0.0
 
+    def give_up(self, name: str) -> None:
+        """Has a task that broke no trainings that look as if they had ended, and leaves it out if it has none."""
+        for contest in [each for each in self.contests if each.task.key == name]:
+            for training in contest.trainings:
+                if training.problem is None and training.digest is None:
+                    training.problem = "broken", "the task broke"
+            if not contest.trainings:
+                self.contests.remove(contest)
+
     def faults(self) -> list[str]:
         """What is wrong, a sentence each.
 
