@@ -93,6 +93,12 @@ def judge(goal: Goal, rows: Mapping[str, Row]) -> Verdict:
 
 
 def seen(goal: Mapping[str, Any]) -> str:
-    """The ratio of a goal, as JSON holds it, and how far it can be off."""
-    off = "unknown" if goal["off"] is None else f"{goal['off']:.2f}"
-    return f"{goal['ratio']:.2f} ± {off}"
+    """The ratio of a goal, as JSON holds it, and how far it can be off where that is known."""
+    return f"{goal['ratio']:.2f}" + ("" if goal["off"] is None else f" ± {goal['off']:.2f}")
+
+
+def doubt(goal: Mapping[str, Any]) -> str:
+    """What is to be said after a verdict that another run could change, else nothing."""
+    if not goal["close"]:
+        return ""
+    return ", of few samples" if goal["off"] is None else ", within noise"

@@ -14,7 +14,7 @@ BUSY = 0.05
 """Share of the CPU from which on other processes spoil the times."""
 
 
-FEWEST = 10
+FEWEST = 8
 """Samples of which tenths say something."""
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from gpuopt.bench.goals import seen
+from gpuopt.bench.goals import doubt, seen
 from gpuopt.bench.html import render
 
 TABLES: dict[str, dict[str, str]] = {
@@ -111,7 +111,7 @@ def goals(results: Mapping[str, Any]) -> str:
             goal["against"] or ", ".join(goal["theirs"]),
             f"{goal['at_least']:g}",
             goal["why"] or seen(goal),
-            {True: "met", False: "**missed**", None: ""}[goal["met"]] + (", within noise" if goal["close"] else ""),
+            {True: "met", False: "**missed**", None: ""}[goal["met"]] + doubt(goal),
         ]
         for goal in results["goals"]
     ]

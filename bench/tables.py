@@ -13,7 +13,7 @@ from rich.text import Text
 from gpuopt.bench.code import table as code_table
 from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
-from gpuopt.bench.goals import seen
+from gpuopt.bench.goals import doubt, seen
 from gpuopt.bench.noise import BUSY
 from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
@@ -129,16 +129,16 @@ def goals_table(results: Results) -> Table:
     titles = {contest.workload.key: contest.workload.title for contest in results.contests}
     for heading in ("workload", "", "against"):
         table.add_column(heading)
-    for heading in ("at least", "seen"):
-        table.add_column(heading, justify="right")
+    for heading in ("x, at least", "seen"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
     for goal in results.goals:
         table.add_row(
             titles[goal["workload"]],
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
-            f"{goal['at_least']:g} x",
-            "" if goal["ratio"] is None else f"{seen(goal)} x",
+            f"{goal['at_least']:g}",
+            "" if goal["ratio"] is None else seen(goal),
             _met(goal),
         )
     return table
@@ -242,7 +242,7 @@ def _met(goal: dict[str, Any]) -> Text:
     if not goal["binding"]:
         return Text("would be met" if goal["met"] else "would not be met", style="dim")
     text = Text("met", style="green") if goal["met"] else Text("NOT MET", style="bold red")
-    return text.append(", within noise", style="dim") if goal["close"] else text
+    return text.append(doubt(goal), style="dim")
 
 
 def _table(title: str, caption: str | None = None) -> Table:

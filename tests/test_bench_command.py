@@ -366,6 +366,8 @@ def test_goal_is_judged_against_the_fastest_rival():
     assert (verdict.against, verdict.ratio, verdict.met) == ("fast", 3.5, False)
     assert goals.judge(replace(goal, at_least=3.5), by_name).met is True
     assert (verdict.off, verdict.close) == (None, True)  # of one sample
+    said = {"ratio": verdict.ratio, "off": verdict.off, "close": verdict.close}
+    assert goals.seen(said) + goals.doubt(said) == "3.50, of few samples"
     assert goals.judge(replace(goal, theirs=("absent",)), by_name).why == "absent: is not there"
     assert goals.judge(replace(goal, ours="nobody"), by_name).why == "nobody: not run"
 
@@ -376,6 +378,8 @@ def test_goal_that_another_run_could_judge_otherwise_is_close():
     assert verdict.ratio == 2.0
     assert verdict.off == pytest.approx(1.5 * (2.1 - 1.88) / 10**0.5)
     assert (verdict.met, verdict.close) == (True, True)
+    said = {"ratio": verdict.ratio, "off": verdict.off, "close": verdict.close}
+    assert goals.seen(said) + goals.doubt(said) == f"2.00 ± {verdict.off:.2f}, within noise"
     assert not replace(verdict, goal=replace(verdict.goal, at_least=1.8)).close
 
 

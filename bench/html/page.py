@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpuopt.bench.goals import seen
+from gpuopt.bench.goals import doubt, seen
 from gpuopt.bench.html import bars, compiled, curves, machine, training
 from gpuopt.bench.html.bars import RANKED, Bars
 from gpuopt.bench.html.looks import Look, looks
@@ -191,5 +191,4 @@ def _verdict(goal: dict[str, Any]) -> tuple[str, str]:
         return f"not known: {goal['why'] or 'not measured'}", "muted"
     if not goal["binding"]:
         return ("would be met" if goal["met"] else "would not be met") + "; it does not bind here", "muted"
-    noise = ", within noise" if goal["close"] else ""
-    return (f"✓ met{noise}", "good") if goal["met"] else (f"✗ NOT MET{noise}", "bad")
+    return (f"✓ met{doubt(goal)}", "good") if goal["met"] else (f"✗ NOT MET{doubt(goal)}", "bad")
