@@ -191,6 +191,6 @@ def _section(quick: bool) -> dict[str, Any]:
 def _no_gpu() -> str | None:
     """Why nothing can be timed on a GPU here, as a clause; None when it can."""
     why = backends.available()["triton"]
-    if why is None and DRIVERS["triton"].load().DEVICE != "cuda":
+    if why is None and DRIVERS["triton"].is_interpreted():
         return "Triton is told to interpret, by TRITON_INTERPRET"
     return why

@@ -107,7 +107,7 @@ def _driver(name: str, reason: str | None) -> str:
     if reason is not None:
         return f"cannot run here: {reason}"
     entry = DRIVERS[name]
-    if entry.device != entry.load().DEVICE:
+    if entry.is_interpreted():
         return "runs here, interpreted on host memory and not on a GPU, by TRITON_INTERPRET"
     return f"runs here, on {'GPU' if entry.device == 'cuda' else 'host'} memory"
 

@@ -63,7 +63,7 @@ def compare(drivers: list[str], quick: bool, seed: int, jobs: int, console: Cons
     todo = tasks(drivers, quick)
     lines = report.lines(todo)
     _say(console, f"Comparing {' and '.join(drivers)} with {ORACLE}, bit by bit; seed {seed}.")
-    interpreted = [name for name in drivers if DRIVERS[name].device != DRIVERS[name].load().DEVICE]
+    interpreted = [name for name in drivers if DRIVERS[name].is_interpreted()]
     for name in interpreted:
         _say(console, f"{name} is interpreted here, on host memory and not on a GPU: TRITON_INTERPRET is set.")
     if quick:

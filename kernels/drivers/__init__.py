@@ -30,6 +30,10 @@ class Entry:
         """The driver's module."""
         return cast(Driver, import_module(f"gpuopt.kernels.drivers.{self.name}"))
 
+    def is_interpreted(self) -> bool:
+        """Whether it runs in other memory than it is for, as Triton's interpreter does."""
+        return self.load().DEVICE != self.device
+
     def unavailable(self) -> str | None:
         """Why it cannot run here and what to install, as a clause; None when it can."""
         for package in self.packages:
