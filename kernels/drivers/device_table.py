@@ -97,7 +97,7 @@ class DeviceTable:
 
     def part(self, index: int) -> Any:
         """A part of the header as int64 words on the device; the last part is the rows."""
-        return self.buffer[self.offsets[index] :]
+        return self.buffer[slice(*(*self.offsets, None)[index : index + 2])]
 
     def twin(self, buffer: Any) -> Self:
         """A copy of the same layout with memory of its own, for another to fill with :meth:`words`."""
