@@ -22,9 +22,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from kit import nvrtc
 
 from gpuopt.bench.code import sass
-from gpuopt.bench.code.ahead import compile_cupy
 from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import cupy as driver
 from gpuopt.kernels.epilogue import COPY
@@ -53,8 +53,7 @@ class Kernel:
     """One kernel of one variant compiled for one architecture."""
 
     def __init__(self, form: str, variant: Variant, arch: str) -> None:
-        made = driver.table_kernel(variant, driver.TILE) if form == "table" else driver.array_kernel(variant)
-        compiled = compile_cupy(made, variant, arch)
+        compiled = nvrtc.compiled(form, variant, arch)
         self.form = form
         self.variant = variant
         self.cubin = compiled.cubin

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
-from kit.squares import BAD, assert_close, assert_shows, of_format
-from kit.tolerances import NORM
+from kit.squares import BAD, assert_close, assert_ends, assert_shows, of_format
 
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers import triton_norm
 from gpuopt.kernels.formats import FORMATS
-from gpuopt.kernels.gradnorm import clip_factor, norm_of
 from gpuopt.kernels.table import Table
 from gpuopt.verify.tensors import Tensors
 
@@ -59,33 +56,5 @@ def test_programs_share_all_tiles(programs: int, monkeypatch: pytest.MonkeyPatch
     assert len(sum_squares(tensors.table(128))) <= programs
 
 
-def clip(sums: np.ndarray, loss_scale: float, max_norm: float) -> np.ndarray:
-    """Norm and factor in float64, once they are known to be the same in float32."""
-    wide, narrow = torch.full((2,), -1.0, dtype=torch.float64), torch.full((2,), -1.0)
-    triton_norm.clip(
-        torch.from_numpy(sums), torch.tensor([max_norm], dtype=torch.float64), torch.tensor([loss_scale]), wide, narrow
-    )
-    assert np.array_equal(narrow.numpy(), wide.numpy().astype(np.float32), equal_nan=True)
-    return wide.numpy()
-
-
-@pytest.mark.parametrize("count", [0, 1, 5, 1023, 1024, 1025, 3000])
-@pytest.mark.parametrize(("loss_scale", "max_norm"), [(1.0, 1.0), (3.0, 0.01), (65536.0, 1e9)])
-def test_the_end_of_the_norm(count: int, loss_scale: float, max_norm: float) -> None:
-    sums = np.random.default_rng(count).random(count) * 3
-    norm, factor = clip(sums, loss_scale, max_norm)
-    wanted = norm_of([sums], loss_scale)
-    assert abs(norm - wanted) <= NORM * wanted
-    assert factor == clip_factor(norm, max_norm)
-
-
-@pytest.mark.parametrize("bad", [np.inf, np.nan])
-def test_the_end_of_a_norm_that_is_not_finite(bad: float) -> None:
-    sums = np.ones(1500)
-    sums[1200] = bad
-    norm, factor = clip(sums, 2.0, 1.0)
-    assert np.array_equal([norm, factor], [bad, clip_factor(bad, 1.0)], equal_nan=True)
-
-
-def test_a_norm_of_zero_is_not_clipped() -> None:
-    assert clip(np.zeros(3), 1.0, 1.0).tolist() == [0.0, 1.0]
+def test_the_end_of_the_norm() -> None:
+    assert_ends(triton_norm.clip)

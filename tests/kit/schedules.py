@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
 
+from gpuopt.kernels.drivers import numpy as oracle
+from gpuopt.kernels.drivers.device_table import Placed
+from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common, Schedule, row_at
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.drawing import Array
+from gpuopt.verify.given import Given
+from gpuopt.verify.tensors import Tensors
+from kit.same import assert_same_bits
 
 SWITCHES = ("decoupled", "maximize", "nesterov", "epsilon_hat")
 """Settings that are on or off."""
@@ -91,3 +98,48 @@ def rows_in_order(table: Table) -> Table:
     """The table with a hyper row for each tensor."""
     table.assign_hyper_rows(np.arange(len(table.rows)))
     return table
+
+
+STEPS = [1, 2, 3, 1000, 123_457, (1 << 24) - 1]
+
+
+def assert_rows_of_the_host(
+    place: Callable[..., Placed], step: Callable[..., None], rule: Rule, format: str, sourced: float
+) -> None:
+    """Demands hyper rows of the bits of the host's, for several programs' worth of tensors, and counts that advance."""
+    variant = Variant(rule, (FORMATS[format],) * (2 + len(rule.slots)))
+    counts = np.repeat(np.array(STEPS) - 1, 50)
+    scheduled = Scheduled(rule, counts, seed=8, sourced=sourced)
+    tensors = Tensors(variant, [0] * len(counts))
+    table = rows_in_order(tensors.table(256))
+    placed = place(table, scheduled.schedule)
+    step(table, placed)
+    assert scheduled.counts.tolist() == (counts + 1).tolist()
+    rows = placed.hyper.numpy()
+    assert rows.dtype == variant.compute
+    expected = scheduled.rows(variant)
+    differ = (rows.view(f"u{rows.itemsize}") != expected.view(f"u{rows.itemsize}")).any(axis=0)
+    assert not differ.any(), [field for field, bad in zip(variant.hyper_fields, differ, strict=True) if bad]
+
+
+def assert_steps_by_rows_of_the_host(run: Callable[..., None], variant: Variant, tile: int, numels: list[int]) -> None:
+    """Demands the bits of the NumPy form with the host's hyper rows, over steps of which one is skipped.
+
+    Sources change from step to step; a step that is skipped advances no count, and writes nothing but zeros to
+    gradients that are to be zeroed.
+    """
+    tensors = Tensors(variant, numels, seed=9)
+    expected = tensors.copy()
+    scheduled = Scheduled(variant.rule, np.array([0, 0, 7, 3, 99]), seed=10)
+    table, oracle_table = (rows_in_order(each.table(size)) for each, size in ((tensors, tile), (expected, oracle.TILE)))
+    for step, found in enumerate([None, 1.0, 0.0]):
+        given = Given(variant, loss_scale=8.0, clip_factor=0.9, **({} if found is None else {"found_inf": found}))
+        for each in (tensors, expected):
+            each.draw(seed=step)
+        before = scheduled.counts.copy()
+        run(table, scheduled.schedule, signals=given.signals)
+        assert scheduled.counts.tolist() == (before + (not found)).tolist()
+        # Where an infinity was found, the oracle reads no row either: only zeroed gradients change.
+        oracle.run(oracle_table, scheduled.rows(variant), signals=given.signals)
+        assert_same_bits(tensors, expected, f"step {step}:")
+        scheduled.change(seed=step)

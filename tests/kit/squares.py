@@ -8,8 +8,10 @@ from math import fsum
 from typing import Any
 
 import numpy as np
+import torch
 
 from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.gradnorm import clip_factor, norm_of
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
@@ -58,6 +60,31 @@ def assert_close(sum_squares: SumSquares, name: str, tile: int, numels: list[int
         for slots, was in zip(tensors.buffers, before.buffers, strict=True)
         for slot, buffer in slots.items()
     )
+
+
+def assert_ends(clip: Callable[..., None]) -> None:
+    """Demands of the end of a norm on a device, for any number of sums, what the host has, and the same in float32."""
+    for count in (0, 1, 5, 1023, 1024, 1025, 3000):
+        sums = np.random.default_rng(count).random(count) * 3
+        for loss_scale, max_norm in ((1.0, 1.0), (3.0, 0.01), (65536.0, 1e9)):
+            norm, factor = _end(clip, sums, loss_scale, max_norm)
+            wanted = norm_of([sums], loss_scale)
+            assert abs(norm - wanted) <= NORM * wanted
+            assert factor == clip_factor(norm, max_norm)
+    for bad in (np.inf, np.nan):
+        sums = np.ones(1500)
+        sums[1200] = bad
+        assert np.array_equal(_end(clip, sums, 2.0, 1.0), [bad, clip_factor(bad, 1.0)], equal_nan=True)
+    assert _end(clip, np.zeros(3), 1.0, 1.0).tolist() == [0.0, 1.0]
+
+
+def _end(clip: Callable[..., None], sums: np.ndarray[Any, Any], loss_scale: float, max_norm: float) -> Any:
+    """Norm and factor in float64, once they are known to be the same in float32."""
+    wide, narrow = torch.full((2,), -1.0, dtype=torch.float64), torch.full((2,), -1.0)
+    scale, limit = torch.tensor([loss_scale]), torch.tensor([max_norm], dtype=torch.float64)
+    clip(torch.from_numpy(sums), limit, scale, wide, narrow)
+    assert np.array_equal(narrow.numpy(), wide.numpy().astype(np.float32), equal_nan=True)
+    return wide.numpy()
 
 
 def assert_shows(sum_squares: SumSquares, name: str, tile: int, numels: list[int], bad: float) -> None:

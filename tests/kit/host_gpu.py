@@ -1,0 +1,242 @@
+"""The drivers for GPUs on host memory: their own code, with compiled kernels whose PTX is interpreted at each launch.
+
+Triton is told of a GPU that only says what it is. So a launch goes through Triton's binder, specialisation and compiler
+as on that GPU; what would be loaded onto it is run by :mod:`kit.ptx` instead. CuPy's kernels are those that NVRTC
+makes of the source that CuPy writes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import DriverConfig
+
+from gpuopt.bench.code.ahead import CUPY_THREADS
+from gpuopt.kernels.drivers import cuda_source, triton_norm, triton_schedule
+from gpuopt.kernels.drivers import cupy as cupy_driver
+from gpuopt.kernels.drivers import triton as driver
+from gpuopt.kernels.drivers.device_table import Placed
+from gpuopt.kernels.schedule import Schedule
+from gpuopt.kernels.signals import NO_SIGNALS, Signals
+from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
+from kit import nvrtc, ptx
+from kit.ptx import Buffer
+
+Array = np.ndarray[Any, Any]
+
+KERNELS = {
+    driver.step_kernel: (),
+    triton_norm.square_kernel: ("sums",),
+    triton_norm.clip_kernel: ("wide", "narrow"),
+    triton_schedule.advance_kernel: ("hyper",),
+}
+"""The kernels of the Triton driver, with those of their arguments that they write to."""
+
+
+class Launched:
+    """A kernel that was launched.
+
+    Attributes:
+        compiled: What Triton made.
+        memory: What it has touched.
+    """
+
+    def __init__(self, compiled: Any, memory: ptx.Memory) -> None:
+        self.compiled, self.memory = compiled, memory
+
+
+class HostGpu:
+    """A GPU that is not there.
+
+    Attributes:
+        arch: What it claims to be.
+        launches: What was launched on it, in order.
+        compilations: What Triton said of each kernel that it compiled or found on the disk.
+        edit: Applied to the PTX of each kernel before it runs, to see what a fault in it would do.
+        offset: Elements by which the driver's own buffers miss the alignment of 16 bytes that an allocator gives.
+        runs: Whether kernels are run; else they are compiled alone.
+    """
+
+    def __init__(self, arch: str = "sm_90", runs: bool = True) -> None:
+        self.arch, self.runs, self.offset = arch, runs, 0
+        self.launches: list[Launched] = []
+        self.compilations: list[dict[str, Any]] = []
+        self.edit: Callable[[str], str] = str
+        self._reachable: list[Buffer] = []
+
+    def place(self, table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> Placed:
+        """The driver's ``place``; kernels may then reach what the table, the signals and the schedule point to."""
+        self.allow(reached_by(table, hyper, signals))
+        return driver.place(table, hyper, stream, signals)
+
+    def run(self, table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
+        """The driver's ``run``."""
+        driver.step(table, self.place(table, hyper, stream, signals), stream)
+
+    def sum_squares(self, table: Table) -> Array:
+        """The driver's ``sum_squares``, which writes to nothing that the table points to."""
+        hyper = table.variant.hyper_array([[0.5] * len(table.variant.hyper_fields)])
+        placed = driver.place(table, hyper)
+        self.allow([replace(each, writable=False) for each in reached_by(table, hyper)])
+        sums: Array = driver.sum_squares(table, placed).numpy()
+        return sums
+
+    def allow(self, buffers: list[Buffer]) -> None:
+        """Says what kernels may reach besides their arguments, until this is said anew."""
+        self._reachable = buffers
+
+    def to_device(self, array: Array) -> torch.Tensor:
+        """In the driver's place, a copy in host memory."""
+        allocated = torch.from_numpy(np.empty(len(array) + self.offset + 16, array.dtype))
+        start = -allocated.data_ptr() % 16 // array.itemsize + self.offset
+        return allocated[start : start + len(array)].copy_(torch.from_numpy(array))
+
+    def launch(self, kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """In Triton's place: compiles as it would, and runs what comes of it."""
+        grid = options.pop("grid")
+        options.pop("warmup")
+        compiled = kernel.run_as_triton_does(*arguments, grid=grid, warmup=True, **options)
+        if not self.runs:
+            self.launches.append(Launched(compiled, ptx.Memory([])))
+            return compiled
+        program = ptx.Program.of(self.edit(compiled.asm["ptx"]))
+        given = dict(zip(kernel.arg_names, arguments, strict=False))
+        buffers = [
+            Buffer(name, each.data_ptr(), each.numel() * each.element_size(), name in KERNELS[kernel])
+            for name, each in given.items()
+            if isinstance(each, torch.Tensor)
+        ]
+        memory = ptx.Memory(buffers + self._reachable)
+        self.launches.append(Launched(compiled, memory))
+        values = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in given.values()]
+        # Triton adds the addresses of scratch memory, of which these kernels need none.
+        values += [0] * (len(program.parameters) - len(values))
+        packed = [
+            int(value).to_bytes(size, "little", signed=True)
+            for value, size in zip(values, program.parameters.values(), strict=True)
+        ]
+        ptx.launch(program, memory, grid[0], packed, shared=compiled.metadata.shared)
+        return compiled
+
+
+@contextmanager
+def host_gpu(arch: str = "sm_90", runs: bool = True) -> Iterator[HostGpu]:
+    """The Triton driver on a GPU that is not there, for as long as this lasts."""
+    gpu = HostGpu(arch, runs)
+    active = SimpleNamespace(
+        get_current_target=lambda: GPUTarget("cuda", int(arch.removeprefix("sm_")), 32),
+        get_current_device=lambda: 0,
+        get_current_stream=lambda device: 0,
+    )
+    patches = [
+        patch.object(DriverConfig, "active", active),
+        patch.object(triton.knobs.compilation, "listener", lambda **event: gpu.compilations.append(event)),
+        patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
+        patch.object(driver, "on_stream", lambda device, stream: nullcontext()),
+        patch.object(driver, "_to_device", gpu.to_device),
+        patch.object(driver, "_overwrite", _overwrite),
+        patch.object(driver, "run", gpu.run),
+        *(patch.object(module, "DEVICE", "cpu") for module in (driver, triton_norm)),
+    ]
+    for kernel in KERNELS:
+        patches += [
+            patch.object(kernel, "run_as_triton_does", kernel.run, create=True),
+            patch.object(kernel, "run", _launcher(gpu, kernel)),
+            patch.object(kernel, "device_caches", defaultdict(kernel.create_binder)),
+        ]
+    for each in patches:
+        each.start()
+    try:
+        yield gpu
+    finally:
+        for each in reversed(patches):
+            each.stop()
+
+
+def _launcher(gpu: HostGpu, kernel: Any) -> Any:
+    return lambda *arguments, **options: gpu.launch(kernel, arguments, options)
+
+
+def _overwrite(buffer: torch.Tensor, array: Array) -> None:
+    buffer[: len(array)].copy_(torch.from_numpy(array))
+
+
+def reached_by(table: Table, hyper: Array | Schedule, signals: Signals = NO_SIGNALS) -> list[Buffer]:
+    """What a step reaches by addresses: the elements of its tensors, signals, and what a schedule points to."""
+    variant = table.variant
+    buffers = [
+        Buffer(f"{slot} of tensor {index}", int(address), int(row[NUMEL]) * format.itemsize, slot in variant.written)
+        for index, row in enumerate(table.rows)
+        for slot, format, address in zip(variant.slots, variant.formats, row[POINTERS:], strict=True)
+        if format is not None
+    ]
+    sizes = Signals(4, variant.compute.itemsize, 4)
+    buffers += [
+        Buffer(name, address, size, writable=False)
+        for name, address, size in zip(Signals._fields, signals, sizes, strict=True)
+        if address
+    ]
+    if isinstance(hyper, Schedule):
+        buffers += [Buffer("a step count", int(address), 4, writable=True) for address in hyper.counts]
+        buffers += [
+            Buffer("a setting", int(source) & -2, 8 if source & 1 else 4, writable=False)
+            for source in hyper.sources.ravel()
+            if source
+        ]
+    return buffers
+
+
+def run_cupy_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> ptx.Memory:
+    """CuPy's table kernel, with the signature of a driver; returns what it has touched."""
+    variant = table.variant
+    words = np.array(signals, np.int64)
+    given = {"rows": table.rows.ravel(), "tile_tensor": table.tile_tensor, "hyper": hyper.ravel(), "signals": words}
+    threads = table.tiles * (table.tile // cuda_source.elements_per_thread(variant))
+    buffers = [Buffer(name, each.ctypes.data, each.nbytes, writable=False) for name, each in given.items()]
+    arguments = [_array(each.ctypes.data, each.size, each.itemsize) for each in given.values()]
+    return _launch_cupy(_cupy_program("table", table), buffers + reached_by(table, hyper, signals), threads, arguments)
+
+
+def run_cupy_arrays(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
+    """CuPy's plain kernel, one tensor of ``table`` after the other, with the signature of a driver."""
+    assert signals == NO_SIGNALS
+    program = _cupy_program("array", table)
+    for row in table.rows:
+        numel = int(row[NUMEL])
+        if not numel:
+            continue
+        p, g, *state = (
+            _array(int(address), numel, format.itemsize)
+            for address, format in zip(row[POINTERS:], table.variant.formats, strict=True)
+            if format is not None
+        )
+        scalars = [each.tobytes() for each in hyper[row[HYPER_ROW]]]
+        _launch_cupy(program, reached_by(table, hyper), numel, [g, *scalars, p, *state])
+
+
+def _cupy_program(form: str, table: Table) -> ptx.Program:
+    assert table.tile == cupy_driver.TILE
+    return ptx.Program.of(nvrtc.compiled(form, table.variant, "sm_90").ptx)
+
+
+def _launch_cupy(program: ptx.Program, buffers: list[Buffer], size: int, arguments: list[bytes]) -> ptx.Memory:
+    """As CuPy launches a kernel of ``size`` threads: in blocks, with how many there are for the last argument."""
+    memory = ptx.Memory(buffers)
+    indexer = np.array([size, size, 0], np.int64).tobytes()
+    ptx.launch(program, memory, -(-size // CUPY_THREADS), [*arguments, indexer], block=CUPY_THREADS)
+    return memory
+
+
+def _array(address: int, size: int, itemsize: int) -> bytes:
+    """An array of one dimension as CuPy's kernels take it: where it is, its size, its shape and its strides."""
+    return np.array([address, size, size, itemsize], np.int64).tobytes()

@@ -1,0 +1,149 @@
+"""Compiled kernels of a step, run on the host from their PTX, give the oracle's bits.
+
+For every rule with every set of its optional slots, in every set of formats, with averages, copies and zeroed
+gradients:
+
+1. The Triton driver's kernel, compiled by the driver's own launch as on an H100, gives the bits of the NumPy form in
+   every slot: tensors of every size around the tile and the width of the masked path, aligned or not, empty ones among
+   them; several hyper rows in one launch; hyper at its edges; signals in every combination and at their edges; inputs
+   over the whole range of each format, NaN, infinities and subnormals included. An A100's and a B200's do so for few
+   variants that stand for all.
+2. So do both of CuPy's kernels, from what NVRTC makes of the source that CuPy writes. The plain one takes no signals
+   and zeroes no gradients.
+3. No thread touches memory that it was not given, writes what is only to be read, or misses the alignment of an access;
+   no product is fused with a sum. Where an infinity was found, nothing is written but zeros to gradients that are to be
+   zeroed.
+4. What is moved is what `Variant.bytes_per_element` says: each element of each slot that is read is loaded once, each
+   of those that are written stored once, and nothing else is stored. Besides, a tile loads its part of the table.
+
+Triton's interpreter runs what the source says; this runs what the compiler makes of it. What ptxas makes of that is
+looked at in ``test_compiled_triton.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from kit import ptx
+from kit.given import assert_untouched
+from kit.host_gpu import host_gpu, reached_by, run_cupy_arrays, run_cupy_table
+
+from gpuopt.kernels.drivers import cupy as cupy_driver
+from gpuopt.kernels.drivers import triton as driver
+from gpuopt.kernels.epilogue import COPY
+from gpuopt.kernels.signals import Signals
+from gpuopt.kernels.table import POINTERS, Table
+from gpuopt.kernels.variant import Variant
+from gpuopt.verify.cases import cases
+from gpuopt.verify.drawing import Array
+from gpuopt.verify.given import FOUND, SIGNALLED
+from gpuopt.verify.proof import prove
+from gpuopt.verify.quick import fewest
+from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import hyper_rows, variants
+
+VARIANTS = variants()
+FEW = [VARIANTS[index] for index in fewest(VARIANTS)]
+
+each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
+
+Moves = Callable[[Table, Array], ptx.Memory]
+RecordProperty = Callable[[str, Any], None]
+
+
+def assert_proved(name: str, variant: Variant, tile: int, with_signals: bool = True) -> None:
+    """Demands the oracle's bits, and that nothing else is touched, of the first step of each case of `verify`.
+
+    Tensors one by one are nothing new here: they are as many launches of the same kernel.
+    """
+    chosen = [
+        replace(case, hypers=case.hypers[:1])
+        for case in cases(variant, tile)
+        if not case.one_by_one and (with_signals or not case.signals)
+    ]
+    fault = prove(name, variant, chosen, seed=0).fault
+    assert fault is None, f"{fault.case}: {fault.problem or fault.difference}"
+
+
+def assert_moved_once(memory: ptx.Memory, table: Table, hyper: Array) -> None:
+    """Demands that each element that is read was loaded once, each that is written stored once, and no more stored."""
+    variant, moved = table.variant, 0
+    for buffer in reached_by(table, hyper):
+        slot = buffer.name.partition(" ")[0]
+        loads, stores = (memory.counts(accesses, buffer) for accesses in (memory.loads, memory.stores))
+        assert (loads == (slot != COPY)).all(), buffer.name
+        assert (stores == (slot in variant.written)).all(), buffer.name
+        moved += int(loads.sum() + stores.sum())
+    assert moved == variant.bytes_per_element * table.numel
+    assert sum(size * len(addresses) for addresses, size in memory.stores) == table.numel * sum(
+        format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if slot in variant.written
+    )
+
+
+def overhead(memory: ptx.Memory, table: Table, hyper: Array) -> float:
+    """What a table of one full tile loads besides elements, as a share of those; it must be of its part of the table.
+
+    Distinct bytes count: threads that ask for the same are served at once.
+    """
+    variant, elements = table.variant, reached_by(table, hyper)
+    besides = sum(int((memory.counts(memory.loads, each) > 0).sum()) for each in memory.buffers if each not in elements)
+    scalars = variant.compute.itemsize * len(variant.hyper_fields)
+    wanted = table.tile_tensor.itemsize + 8 * (POINTERS + len(variant.present) + len(Signals._fields)) + scalars
+    assert besides <= wanted  # less where a scalar is of no use to the variant
+    return besides / (variant.bytes_per_element * table.numel)
+
+
+def assert_moves_what_it_must(step: Moves, variant: Variant, tile: int, record_property: RecordProperty) -> None:
+    hyper = variant.hyper_array(hyper_rows(variant, 1)[:1])
+    tensors = [Tensors(variant, numels, ordinary_share=1.0) for numels in ([2 * tile, 5, tile + 129], [tile])]
+    some, one = (each.table(tile) for each in tensors)
+    assert_moved_once(step(some, hyper), some, hyper)
+    share = overhead(step(one, hyper), one, hyper)
+    record_property("share of what a full tile loads besides its elements", share)
+    assert share < 0.02
+
+
+@each_variant
+def test_triton(variant: Variant, record_property: RecordProperty) -> None:
+    with host_gpu() as gpu:
+
+        def step(table: Table, hyper: Array) -> ptx.Memory:
+            gpu.run(table, hyper)
+            return gpu.launches[-1].memory
+
+        assert_proved("triton", variant, driver.TILE)
+        assert_moves_what_it_must(step, variant, driver.TILE, record_property)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_100"])
+@pytest.mark.parametrize("variant", FEW, ids=str)
+def test_triton_on_other_gpus(variant: Variant, arch: str) -> None:
+    with host_gpu(arch):
+        assert_proved("triton", variant, driver.TILE, with_signals=False)
+
+
+@each_variant
+def test_cupy_by_its_table(variant: Variant, record_property: RecordProperty) -> None:
+    with patch.multiple(cupy_driver, DEVICE="cpu", run=run_cupy_table):
+        assert_proved("cupy", variant, cupy_driver.TILE)
+    assert_moves_what_it_must(run_cupy_table, variant, cupy_driver.TILE, record_property)
+
+
+@pytest.mark.parametrize("variant", [each for each in VARIANTS if not each.zero_grads], ids=str)
+def test_cupy_array_by_array(variant: Variant) -> None:
+    with patch.multiple(cupy_driver, DEVICE="cpu", run=run_cupy_arrays):
+        assert_proved("cupy", variant, cupy_driver.TILE, with_signals=False)
+
+
+@pytest.mark.parametrize("variant", SIGNALLED, ids=str)
+def test_where_an_infinity_was_found_nothing_is_written(variant: Variant) -> None:
+    with host_gpu() as gpu:
+        for found in FOUND:
+            assert_untouched(gpu.run, variant, driver.TILE, [0, 5, driver.TILE + 1], found)
+            assert_untouched(run_cupy_table, variant, cupy_driver.TILE, [0, 5, cupy_driver.TILE + 1], found)
+    stored = [each.memory.stores for each in gpu.launches]
+    assert all(map(bool, stored)) if variant.zero_grads else not any(stored)
