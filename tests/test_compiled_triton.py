@@ -12,33 +12,35 @@ The last is read off the PTX. What ptxas makes of it is read off the SASS, for e
 for the first rule in every set of formats, since disassembling takes longer than compiling: the accesses stay whole,
 local memory is not touched, and no addition or multiplication is merged into another instruction.
 
-The driver's `run` asks Triton for exactly the kernel that is examined here, and compiles one for a variant: neither
-hyper values nor signals nor the number, sizes or addresses of tensors compile it anew.
+The driver's `run`, through Triton's own launch on a GPU that is not there, asks for exactly the kernel that is examined
+here, and compiles one for a variant: neither hyper values nor signals, nor the number, sizes or addresses of tensors,
+nor where the driver's own buffers lie compile it anew. So it is with the kernels of norms and schedules, which are
+examined in ``test_compiled_norm_and_schedule.py``.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from contextlib import nullcontext
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.runtime.driver import DriverConfig
+from kit.host_gpu import HostGpu, host_gpu
+from kit.schedules import Scheduled, rows_in_order
 
 from gpuopt.bench.code import sass
-from gpuopt.bench.code.ahead import compile_triton
+from gpuopt.bench.code.ahead import compile_advance, compile_clip, compile_square, compile_triton
 from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
+from gpuopt.kernels.drivers import triton_norm
 from gpuopt.kernels.epilogue import COPY
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
-from gpuopt.verify.variants import hyper_fields, variants
+from gpuopt.verify.variants import hyper_fields, hyper_rows, variants
 
 THREADS = 32 * driver.OPTIONS["num_warps"]
 
@@ -146,64 +148,18 @@ def test_the_assembler_keeps_what_the_ptx_says(variant: Variant, arch: str) -> N
         assert not sass.among(code, r"FTZ|^[FD]FMA|^MUFU")
 
 
-class Launches:
-    """What the driver's `run` asks of Triton.
-
-    Attributes:
-        kernels: What would have been launched.
-        compiled: An event for each that was not in memory yet.
-        offset: Elements by which the driver's own buffers miss 16-byte alignment.
-    """
-
-    def __init__(self) -> None:
-        self.kernels: list[Any] = []
-        self.compiled: list[dict[str, Any]] = []
-        self.offset = 0
-
-    def to_device(self, array: np.ndarray) -> torch.Tensor:
-        """In the driver's place, a copy in host memory."""
-        allocated = torch.from_numpy(np.empty(len(array) + self.offset + 16, array.dtype))
-        start = -allocated.data_ptr() % 16 // array.itemsize + self.offset
-        return allocated[start : start + len(array)].copy_(torch.from_numpy(array))
-
-
 @pytest.fixture
-def launches(monkeypatch: pytest.MonkeyPatch) -> Launches:
-    """Lets `run` do all but launch: as if on an H100, with host memory in place of the GPU's."""
-    recorded = Launches()
-    step_kernel = driver.step_kernel
-    launch = step_kernel.run
-
-    def compile_only(*arguments, warmup, **options) -> None:
-        recorded.kernels.append(launch(*arguments, warmup=True, **options))
-
-    gpu = SimpleNamespace(
-        get_current_target=lambda: GPUTarget("cuda", 90, 32),
-        get_current_device=lambda: 0,
-        get_current_stream=lambda device: 0,
-    )
-    monkeypatch.setattr(DriverConfig, "active", gpu)
-    monkeypatch.setattr(step_kernel, "device_caches", defaultdict(step_kernel.create_binder))
-    monkeypatch.setattr(step_kernel, "run", compile_only)
-    monkeypatch.setattr(triton.knobs.compilation, "listener", lambda **event: recorded.compiled.append(event))
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
-    monkeypatch.setattr(driver, "on_stream", lambda device, stream: nullcontext())
-    monkeypatch.setattr(driver, "_to_device", recorded.to_device)
-    return recorded
+def gpu() -> Iterator[HostGpu]:
+    """Lets the driver do all but launch: as if on an H100."""
+    with host_gpu(runs=False) as gpu:
+        yield gpu
 
 
-def run(
-    variant: Variant,
-    numels: list[int],
-    hyper_rows: list[list[float]],
-    misalignment: int = 0,
-    signals: Signals = NO_SIGNALS,
-) -> None:
-    """`run` on tensors that are nowhere: nothing is launched."""
+def table_of(variant: Variant, numels: list[int], hyper_rows: int = 1, misalignment: int = 0) -> Table:
+    """Tensors that are nowhere."""
     address = 1 << 40 | misalignment
     addresses = [[0 if format is None else address for format in variant.formats] for _ in numels]
-    table = Table(variant, driver.TILE, numels, addresses, [i % len(hyper_rows) for i in range(len(numels))], 0)
-    driver.run(table, variant.hyper_array(hyper_rows), signals=signals)
+    return Table(variant, driver.TILE, numels, addresses, [i % hyper_rows for i in range(len(numels))], 0)
 
 
 def code_in(ptx: str) -> str:
@@ -214,26 +170,78 @@ def code_in(ptx: str) -> str:
 
 
 @pytest.mark.parametrize("variant", DISASSEMBLED, ids=str)
-def test_run_compiles_the_kernel_that_is_examined_here(variant: Variant, launches: Launches) -> None:
-    run(variant, [5000, 3], [list(hyper_fields(variant).values())])
-    (kernel,) = launches.kernels
-    assert code_in(kernel.asm["ptx"]) == code_in(compile_triton(variant, "sm_90").ptx)
+def test_run_compiles_the_kernel_that_is_examined_here(variant: Variant, gpu: HostGpu) -> None:
+    driver.run(table_of(variant, [5000, 3]), variant.hyper_array([list(hyper_fields(variant).values())]))
+    (launched,) = gpu.launches
+    assert code_in(launched.compiled.asm["ptx"]) == code_in(compile_triton(variant, "sm_90").ptx)
 
 
 @pytest.mark.parametrize("variant", [VARIANTS[0], VARIANTS[-1]], ids=str)
-def test_only_a_new_variant_compiles(variant: Variant, launches: Launches) -> None:
+def test_only_a_new_variant_compiles(variant: Variant, gpu: HostGpu) -> None:
     width = len(variant.hyper_fields)
+
+    def run(table: Table, rows: list[list[float]], signals: Signals = NO_SIGNALS) -> None:
+        driver.run(table, variant.hyper_array(rows), signals=signals)
+
     for count in (1, 15, 16, 17, 256):
         for numel in (1, 16, driver.TILE, 3 * driver.TILE + 1):
-            for launches.offset in (0, 1):
-                run(variant, [numel] * count, [[0.001] * width], misalignment=launches.offset * 8)
+            for gpu.offset in (0, 1):
+                run(table_of(variant, [numel] * count, misalignment=gpu.offset * 8), [[0.001] * width])
     for value in (0.0, 1.0, 16.0, float("inf"), float("nan")):
-        run(variant, [5], [[value] * width])
+        run(table_of(variant, [5]), [[value] * width])
     for rows in (1, 2, 3, 16):
-        run(variant, [5] * 16, [[0.5] * width] * rows)
+        run(table_of(variant, [5] * 16, rows), [[0.5] * width] * rows)
     for signals in (Signals(1 << 40, 1 << 40, 1 << 40), Signals(found_inf=8)):
-        run(variant, [5], [[0.5] * width], signals=signals)
-    assert len(launches.kernels) == 5 * 4 * 2 + 5 + 4 + 2
-    assert len(launches.compiled) == 1
-    run(VARIANTS[1], [5], [[0.5] * len(VARIANTS[1].hyper_fields)])
-    assert len(launches.compiled) == 2
+        run(table_of(variant, [5]), [[0.5] * width], signals)
+    assert len(gpu.launches) == 5 * 4 * 2 + 5 + 4 + 2
+    assert len(gpu.compilations) == 1
+    other = VARIANTS[1]
+    driver.run(table_of(other, [5]), other.hyper_array([[0.5] * len(other.hyper_fields)]))
+    assert len(gpu.compilations) == 2
+
+
+def test_a_step_moves_and_changes_its_scalars_without_compiling(gpu: HostGpu) -> None:
+    """From step to step of one table: gradients elsewhere, another lr, and hyper rows that come and go."""
+    variant = VARIANTS[0]
+    table = table_of(variant, [5000, 3])
+    for step in range(1, 5):
+        table.move("grad", [1 << 41 | 4 * step] * 2)
+        table.assign_hyper_rows([0, step % 2])
+        driver.run(table, variant.hyper_array(hyper_rows(variant, step)[: 1 + step % 2]))
+    assert len(gpu.launches) == 4
+    assert len(gpu.compilations) == 1
+
+
+def test_a_norm_of_any_gradients_compiles_once(gpu: HostGpu) -> None:
+    variant = VARIANTS[0]
+    for count in (1, 16, 17, 5000):
+        for numel in (1, driver.TILE, 3 * driver.TILE + 1):
+            for gpu.offset in (0, 1):
+                table = table_of(variant, [numel] * count, misalignment=gpu.offset * 4)
+                placed = driver.place(table, variant.hyper_array([[0.5] * len(variant.hyper_fields)]))
+                driver.sum_squares(table, placed)
+    assert len(gpu.compilations) == 1
+    assert code_in(gpu.launches[0].compiled.asm["ptx"]) == code_in(compile_square(variant, "sm_90").ptx)
+
+
+def test_the_end_of_a_norm_of_any_sums_compiles_once(gpu: HostGpu) -> None:
+    for count in (1, 16, 17, 4096):
+        for start in (0, 1):
+            scalars = torch.zeros(6)[start : start + 4]
+            wide = torch.zeros(6, dtype=torch.float64)[start : start + 4]
+            triton_norm.clip(torch.zeros(count, dtype=torch.float64), wide[:1], scalars[:1], wide[1:3], scalars[1:3])
+    assert len(gpu.compilations) == 1
+    assert code_in(gpu.launches[0].compiled.asm["ptx"]) == code_in(compile_clip("sm_90").ptx)
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_schedule_for_any_tensors_compiles_once(rule: Rule, gpu: HostGpu) -> None:
+    variant = Variant(rule, (FORMATS["fp32"],) * (2 + len(rule.slots)))
+    for tensors in (1, 16, 17, 300):
+        for sourced in (0.0, 1.0):
+            for gpu.offset in (0, 1):
+                schedule = Scheduled(rule, np.zeros(tensors), seed=tensors, sourced=sourced).schedule
+                table = rows_in_order(table_of(variant, [0] * tensors))
+                driver.advance(table, driver.place(table, schedule))
+    assert len(gpu.compilations) == 1
+    assert code_in(gpu.launches[0].compiled.asm["ptx"]) == code_in(compile_advance(variant, "sm_90").ptx)

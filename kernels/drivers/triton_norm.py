@@ -74,7 +74,7 @@ def constants(variant: Variant, tile: int) -> dict[str, Any]:
     return {"G": getattr(tl, grad.dtype), "WIDTH": POINTERS + len(variant.slots), "TILE": tile}
 
 
-@triton.jit(do_not_specialize=["tiles", "each"])
+@triton.jit(do_not_specialize=["tiles", "each"], do_not_specialize_on_alignment=["rows", "tile_tensor", "sums"])
 def square_kernel(rows, tile_tensor, sums, tiles, each, G: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
     """Adds the squares of ``each`` tiles, lane by lane, and then those of the lanes."""
     program = tl.program_id(0)
@@ -98,7 +98,10 @@ def square_kernel(rows, tile_tensor, sums, tiles, each, G: tl.constexpr, WIDTH: 
     tl.store(sums + program, tl.sum(whole) + tl.sum(rest))
 
 
-@triton.jit(do_not_specialize=["count"])
+@triton.jit(
+    do_not_specialize=["count"],
+    do_not_specialize_on_alignment=["sums", "max_norm", "loss_scale", "wide", "narrow"],
+)
 def clip_kernel(
     sums, count, max_norm, loss_scale, wide, narrow, FORM: tl.constexpr, EPSILON: tl.constexpr, LANES: tl.constexpr
 ):

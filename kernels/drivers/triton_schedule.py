@@ -44,7 +44,10 @@ def constants(rule: Rule) -> dict[str, Any]:
     }
 
 
-@triton.jit(do_not_specialize=["tensors"])
+@triton.jit(
+    do_not_specialize=["tensors"],
+    do_not_specialize_on_alignment=["counts", "groups", "settings", "sources", "signals", "hyper"],
+)
 def advance_kernel(
     counts,
     groups,
