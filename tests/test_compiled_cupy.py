@@ -26,7 +26,6 @@ from kit import nvrtc
 
 from gpuopt.bench.code import sass
 from gpuopt.bench.code.gpus import ARCHS
-from gpuopt.kernels.drivers import cupy as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.variants import variants

@@ -1,5 +1,5 @@
-"""What the CuPy driver decides on the host: which kernel a table takes, on which stream, what it is given, and what
-it leaves to the Triton driver.
+"""What the CuPy driver decides on the host: which kernel a table takes, on which stream, what it is given, what it
+leaves to the Triton driver, and how long it keeps what a copy to the device is made from.
 
 What the kernels compute is the matter of ``test_bitwise.py`` and, on a GPU, of ``gpu/test_gpu_bitwise.py``.
 """
@@ -7,16 +7,18 @@ What the kernels compute is the matter of ``test_bitwise.py`` and, on a GPU, of 
 from __future__ import annotations
 
 import sys
+import weakref
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from gpuopt.kernels import drivers
 from gpuopt.kernels.drivers import cupy as driver
+from gpuopt.kernels.drivers import cupy_staging
 from gpuopt.kernels.drivers.device_table import Placed
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
@@ -153,3 +155,52 @@ def test_a_single_tensor_takes_its_own_hyper_row(monkeypatch: pytest.MonkeyPatch
     hyper = VARIANT.hyper_array(hyper_rows(VARIANT, 1))
     driver.run_plain(table_of(7, hyper_rows=[1]), hyper)
     assert given == [(1 << 40, 7, "fp32"), *hyper[1], (1 << 41, 7, "bf16"), (1 << 42, 7, "fp16")]
+
+
+class PlayedEvent:
+    """Is done when it is told so."""
+
+    made: ClassVar[list[PlayedEvent]] = []
+
+    def __init__(self, disable_timing: bool) -> None:
+        assert disable_timing
+        self.done, self.stream = False, None
+        self.made.append(self)
+
+    def record(self, stream: str) -> None:
+        self.stream = stream
+
+
+class PlayedBuffer:
+    """Takes a copy when it is asked for, as a GPU does that has other work before."""
+
+    def __init__(self) -> None:
+        self.queued: list[tuple[slice, np.ndarray, str]] = []
+
+    def __getitem__(self, part: slice) -> Any:
+        return SimpleNamespace(set=lambda array, stream: self.queued.append((part, array, stream)))
+
+
+def test_what_a_copy_is_made_from_is_kept_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[PlayedEvent] = []
+    monkeypatch.setattr(PlayedEvent, "made", events)
+    cuda = SimpleNamespace(Event=PlayedEvent, get_current_stream=lambda: "stream")
+    monkeypatch.setattr(cupy_staging, "cupy", SimpleNamespace(cuda=cuda))
+    monkeypatch.setattr(cupy_staging, "cupyx", SimpleNamespace(empty_pinned=np.empty))
+    staging, buffer, alive = cupy_staging.Staging(), PlayedBuffer(), []
+    array = np.zeros(4, np.int64)
+    for step in range(3):
+        array[:] = step
+        staging.overwrite(buffer, array)
+        part, pinned, stream = buffer.queued.pop()
+        assert (part, stream, events[-1].stream) == (slice(4), "stream", "stream")
+        alive.append(weakref.ref(pinned))
+        del pinned
+    array[:] = -1
+    assert [each().tolist() for each in alive] == [[step] * 4 for step in range(3)]
+    events[0].done = events[2].done = True
+    staging.overwrite(buffer, array)
+    assert [each() is None for each in alive] == [True, False, False]
+    events[1].done = True
+    staging.overwrite(buffer, array)
+    assert [each() is None for each in alive] == [True, True, True]

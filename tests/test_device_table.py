@@ -2,7 +2,8 @@
 
 1. Nothing is copied when nothing has changed; the header alone when any of its parts has; all of it when a tensor has
    moved or its hyper row is another. A change of NaN for NaN of the same bits is none.
-2. After every step the parts on the device are the header's and the table's, each part 16-byte aligned.
+2. After every step the parts on the device are the header's and the table's, each part 16-byte aligned and reaching
+   into no other.
 3. Each stream has a copy of its own. A header of another layout gets a new one.
 4. A twin has the same layout and takes the same words, but no other memory is written.
 
@@ -53,6 +54,7 @@ def assert_holds(copy: DeviceTable, table: Table, header: list[np.ndarray]) -> N
         words = copy.part(index)
         assert (words.ctypes.data - copy.buffer.ctypes.data) % ALIGNMENT == 0
         assert words.view(np.uint8)[: part.nbytes].tobytes() == part.tobytes()
+        assert words.nbytes < part.nbytes + ALIGNMENT
     assert len(copy.buffer) == copy.offsets[-1] + table.rows.size
     assert np.array_equal(copy.tile_tensor, table.tile_tensor)
 

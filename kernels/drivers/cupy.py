@@ -14,6 +14,7 @@ import cupy
 import numpy as np
 
 from gpuopt.kernels.drivers import cuda_source
+from gpuopt.kernels.drivers.cupy_staging import Staging
 from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.schedule import Schedule
@@ -27,6 +28,8 @@ SCHEDULES = True
 OPTIONS = ("--fmad=false",)
 
 Array = np.ndarray[Any, Any]
+
+_STAGING = Staging()
 
 PLAIN_NUMEL = 1 << 20
 """Up to this many elements a single array takes the plain form."""
@@ -59,7 +62,7 @@ def place_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = 
     """As :func:`place`, for the table form whatever the table."""
     with _on(table.device, stream):
         header = (np.array(signals, dtype=np.int64), hyper)
-        copy = DeviceTable.of(table, header, stream, cupy.asarray, _overwrite)
+        copy = DeviceTable.of(table, header, stream, cupy.asarray, _STAGING.overwrite)
         signal_words, scalars, rows = map(copy.part, range(3))
         return Placed(rows, copy.tile_tensor, scalars.view(hyper.dtype), signal_words)
 
@@ -178,8 +181,3 @@ def _array(address: int, numel: int, format: Format) -> cupy.ndarray:
     """The ``numel`` elements from ``address`` on, as an array that does not own them."""
     memory = cupy.cuda.UnownedMemory(address, numel * format.itemsize, None)
     return cupy.ndarray((numel,), format.storage, cupy.cuda.MemoryPointer(memory, 0))
-
-
-def _overwrite(buffer: cupy.ndarray, array: np.ndarray[Any, Any]) -> None:
-    # From pageable memory CUDA stages an array of this size before it returns, so the array may change at once.
-    buffer[: len(array)].set(array, stream=cupy.cuda.get_current_stream())

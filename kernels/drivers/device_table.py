@@ -37,6 +37,9 @@ class Placed(NamedTuple):
 class DeviceTable:
     """The copy of a table for one stream; each stream has its own, so that steps on two never race.
 
+    A stream is known by its handle, which a later stream may get when this one is destroyed. What is still pending on
+    it then steps the same tensors, so whoever has not ordered the two streams races for those, and not for this alone.
+
     What changes most comes first in the buffer: as long as no tensor moves, only the header is copied, and if that
     has not changed either, nothing is.
 
@@ -96,7 +99,7 @@ class DeviceTable:
         return self._layout == _layout(header)
 
     def part(self, index: int) -> Any:
-        """A part of the header as int64 words on the device; the last part is the rows."""
+        """A part of the header as int64 words on the device, with its padding; the last part is the rows."""
         return self.buffer[slice(*(*self.offsets, None)[index : index + 2])]
 
     def twin(self, buffer: Any) -> Self:
