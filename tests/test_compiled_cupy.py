@@ -52,7 +52,7 @@ class Kernel:
     """One kernel of one variant compiled for one architecture."""
 
     def __init__(self, form: str, variant: Variant, arch: str) -> None:
-        compiled = nvrtc.compiled(form, variant, arch)
+        compiled = {"table": nvrtc.table, "array": nvrtc.array}[form](variant, arch)
         self.form = form
         self.variant = variant
         self.cubin = compiled.cubin

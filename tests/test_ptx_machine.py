@@ -181,6 +181,12 @@ def test_a_nan_stays_one_in_16_bits() -> None:
     assert np.isnan(of_one("cvt.rn.f16.f32 %h1, %f1; cvt.f32.f16 %f1, %h1;", NAN, "f32", "%f1", "%f1", "f32"))
 
 
+def test_hints_for_caches_change_nothing() -> None:
+    policy = "createpolicy.fractional.L2::evict_first.b64 %d3, 1.0;"
+    load = "ld.global.L1::evict_first.L2::cache_hint.b32 {%r1}, [%d0+0], %d3;"
+    assert of_one(f"{policy} {load} st.global.cs.b32 [%d1], %r1;", 7, "s32", "%r2", "%r1", "s32") == 7
+
+
 def test_loads_extend_into_wider_registers() -> None:
     assert of_one("", -2, "s16", "%r1", "%r1", "s32") == -2
     assert of_one("", 2**16 - 2, "u16", "%r1", "%r1", "s32") == 2**16 - 2
@@ -194,7 +200,7 @@ def test_loads_extend_into_wider_registers() -> None:
         "min.f32 %f1, %f1, %f1;",
         "setp.lt.and.f32 %p1, %f1, %f1, %p2;",
         "shfl.sync.up.b32 %r1, %r1, 1, 0, -1;",
-        "ld.global.L1::evict_first.u32 %r1, [%d0];",
+        "ld.volatile.global.u32 %r1, [%d0];",
         "atom.global.add.u32 %r1, [%d0], 1;",
         "mov.u32 %r1, %clock;",
         "st.local.u32 [%d0], %r1;",
@@ -382,7 +388,7 @@ NUMELS = [5, driver.TILE + 5]
 
 def stepped(gpu, hyper: np.ndarray) -> Tensors:
     tensors = Tensors(ADAM, NUMELS, seed=1, ordinary_share=1.0)
-    gpu.run(tensors.table(driver.TILE), hyper)
+    driver.run(tensors.table(driver.TILE), hyper)
     return tensors
 
 

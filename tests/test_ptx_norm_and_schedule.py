@@ -80,10 +80,10 @@ def test_the_end_of_the_norm(gpu: HostGpu) -> None:
 @each_rule
 @pytest.mark.parametrize("format", ["fp32", "fp64"])
 def test_hyper_rows_are_those_of_the_host(rule: Rule, format: str, gpu: HostGpu) -> None:
-    assert_rows_of_the_host(gpu.place, driver.step, rule, format, sourced=0.5)
+    assert_rows_of_the_host(driver.place, driver.step, rule, format, sourced=0.5)
 
 
 @each_rule
 @pytest.mark.parametrize("formats", EPILOGUES, ids=str)
 def test_tensors_are_stepped_by_the_rows_of_the_host(rule: Rule, formats: tuple, h100: HostGpu) -> None:
-    assert_steps_by_rows_of_the_host(h100.run, with_epilogue(rule, *formats), TILE, [1, 130, TILE, 0, TILE + 300])
+    assert_steps_by_rows_of_the_host(driver.run, with_epilogue(rule, *formats), TILE, [1, 130, TILE, 0, TILE + 300])

@@ -112,7 +112,7 @@ def test_triton(variant: Variant, record_property: RecordProperty) -> None:
     with host_gpu() as gpu:
 
         def step(table: Table, hyper: Array) -> ptx.Memory:
-            gpu.run(table, hyper)
+            driver.run(table, hyper)
             return gpu.launches[-1].memory
 
         assert_proved("triton", variant, driver.TILE)
@@ -143,7 +143,7 @@ def test_cupy_array_by_array(variant: Variant) -> None:
 def test_where_an_infinity_was_found_nothing_is_written(variant: Variant) -> None:
     with host_gpu() as gpu:
         for found in FOUND:
-            assert_untouched(gpu.run, variant, driver.TILE, [0, 5, driver.TILE + 1], found)
+            assert_untouched(driver.run, variant, driver.TILE, [0, 5, driver.TILE + 1], found)
             assert_untouched(run_cupy_table, variant, cupy_driver.TILE, [0, 5, cupy_driver.TILE + 1], found)
     stored = [each.memory.stores for each in gpu.launches]
     assert all(map(bool, stored)) if variant.zero_grads else not any(stored)

@@ -81,13 +81,17 @@ def preamble(variant: Variant) -> str:
     return ARITHMETIC + "".join(formats.values()) + _ACCESS
 
 
-def table_body(variant: Variant, tile: int) -> str:
-    """Statements for thread ``i`` of a launch over a table.
+def table_body(variant: Variant, tile: int, count: int) -> str:
+    """Statements for thread ``i`` of a launch over a table, of ``tiles * tile / count`` threads.
 
-    Expects ``rows``, ``tile_tensor`` and ``hyper`` as the arrays of :class:`~gpuopt.kernels.table.Table`, ``signals``
-    as :class:`~gpuopt.kernels.signals.Signals`, and ``tiles * tile / elements_per_thread`` threads.
+    Expects ``rows``, ``tile_tensor`` and ``hyper`` as the arrays of :class:`~gpuopt.kernels.table.Table`, and
+    ``signals`` as :class:`~gpuopt.kernels.signals.Signals`.
+
+    Args:
+        variant: The rule and its formats.
+        tile: Elements of a tile, a multiple of ``count``.
+        count: Elements of a thread, a multiple of :func:`elements_per_thread`.
     """
-    count = elements_per_thread(variant)
     slots = _slots(variant)
     width = POINTERS + len(variant.slots)
     lines = [

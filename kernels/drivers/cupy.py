@@ -120,12 +120,12 @@ def run_plain(table: Table, hyper: Array) -> None:
 
 
 @cache
-def table_kernel(variant: Variant, tile: int) -> cupy.ElementwiseKernel:
-    """The kernel that walks a table."""
+def table_kernel(variant: Variant, tile: int, elements: int | None = None) -> cupy.ElementwiseKernel:
+    """The kernel that walks a table, each thread taking ``elements`` of a tile; None for the fewest that it can."""
     return cupy.ElementwiseKernel(
         f"raw int64 rows, raw int32 tile_tensor, raw {variant.compute.name} hyper, raw int64 signals",
         "",
-        cuda_source.table_body(variant, tile),
+        cuda_source.table_body(variant, tile, elements or cuda_source.elements_per_thread(variant)),
         f"gpuopt_{variant.rule.name}_table",
         preamble=cuda_source.preamble(variant),
         options=OPTIONS,

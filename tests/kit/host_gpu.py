@@ -22,8 +22,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
 from gpuopt.bench.code.ahead import CUPY_THREADS
+from gpuopt.bench.sweeps.triton_kernel import alternative_kernel
 from gpuopt.kernels.drivers import cuda_source, triton_norm, triton_schedule
-from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers.device_table import Placed
 from gpuopt.kernels.schedule import Schedule
@@ -34,13 +34,17 @@ from kit.ptx import Buffer
 
 Array = np.ndarray[Any, Any]
 
-KERNELS = {
+KERNELS: dict[Any, tuple[str, ...]] = {
     driver.step_kernel: (),
+    alternative_kernel: (),
     triton_norm.square_kernel: ("sums",),
     triton_norm.clip_kernel: ("wide", "narrow"),
     triton_schedule.advance_kernel: ("hyper",),
 }
-"""The kernels of the Triton driver, with those of their arguments that they write to."""
+"""The kernels of the Triton driver and of the sweeps, with those of their arguments that they write to."""
+
+
+_PLACE = driver.place
 
 
 class Launched:
@@ -76,24 +80,16 @@ class HostGpu:
 
     def place(self, table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> Placed:
         """The driver's ``place``; kernels may then reach what the table, the signals and the schedule point to."""
-        self.allow(reached_by(table, hyper, signals))
-        return driver.place(table, hyper, stream, signals)
-
-    def run(self, table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
-        """The driver's ``run``."""
-        driver.step(table, self.place(table, hyper, stream, signals), stream)
+        self._reachable = reached_by(table, hyper, signals)
+        return _PLACE(table, hyper, stream, signals)
 
     def sum_squares(self, table: Table) -> Array:
         """The driver's ``sum_squares``, which writes to nothing that the table points to."""
         hyper = table.variant.hyper_array([[0.5] * len(table.variant.hyper_fields)])
-        placed = driver.place(table, hyper)
-        self.allow([replace(each, writable=False) for each in reached_by(table, hyper)])
+        placed = self.place(table, hyper)
+        self._reachable = [replace(each, writable=False) for each in self._reachable]
         sums: Array = driver.sum_squares(table, placed).numpy()
         return sums
-
-    def allow(self, buffers: list[Buffer]) -> None:
-        """Says what kernels may reach besides their arguments, until this is said anew."""
-        self._reachable = buffers
 
     def to_device(self, array: Array) -> torch.Tensor:
         """In the driver's place, a copy in host memory."""
@@ -104,8 +100,10 @@ class HostGpu:
     def launch(self, kernel: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """In Triton's place: compiles as it would, and runs what comes of it."""
         grid = options.pop("grid")
-        options.pop("warmup")
+        only_compiled = options.pop("warmup")
         compiled = kernel.run_as_triton_does(*arguments, grid=grid, warmup=True, **options)
+        if only_compiled:
+            return compiled
         if not self.runs:
             self.launches.append(Launched(compiled, ptx.Memory([])))
             return compiled
@@ -145,7 +143,7 @@ def host_gpu(arch: str = "sm_90", runs: bool = True) -> Iterator[HostGpu]:
         patch.object(driver, "on_stream", lambda device, stream: nullcontext()),
         patch.object(driver, "_to_device", gpu.to_device),
         patch.object(driver, "_overwrite", _overwrite),
-        patch.object(driver, "run", gpu.run),
+        patch.object(driver, "place", gpu.place),
         *(patch.object(module, "DEVICE", "cpu") for module in (driver, triton_norm)),
     ]
     for kernel in KERNELS:
@@ -196,21 +194,39 @@ def reached_by(table: Table, hyper: Array | Schedule, signals: Signals = NO_SIGN
     return buffers
 
 
-def run_cupy_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> ptx.Memory:
-    """CuPy's table kernel, with the signature of a driver; returns what it has touched."""
+def run_cupy_table(
+    table: Table,
+    hyper: Array,
+    stream: int = 0,
+    signals: Signals = NO_SIGNALS,
+    elements: int | None = None,
+    block: int = CUPY_THREADS,
+) -> ptx.Memory:
+    """CuPy's table kernel, with the signature of a driver; returns what it has touched.
+
+    Args:
+        table: The tensors.
+        hyper: One row per distinct step.
+        stream: Has no meaning here.
+        signals: Scalars that govern the step.
+        elements: Of a thread, if not as many as the driver has.
+        block: Threads of a block.
+    """
     variant = table.variant
+    elements = elements or cuda_source.elements_per_thread(variant)
     words = np.array(signals, np.int64)
     given = {"rows": table.rows.ravel(), "tile_tensor": table.tile_tensor, "hyper": hyper.ravel(), "signals": words}
-    threads = table.tiles * (table.tile // cuda_source.elements_per_thread(variant))
     buffers = [Buffer(name, each.ctypes.data, each.nbytes, writable=False) for name, each in given.items()]
     arguments = [_array(each.ctypes.data, each.size, each.itemsize) for each in given.values()]
-    return _launch_cupy(_cupy_program("table", table), buffers + reached_by(table, hyper, signals), threads, arguments)
+    code = nvrtc.table(variant, "sm_90", table.tile, elements).ptx
+    threads = table.tiles * (table.tile // elements)
+    return _launch_cupy(code, buffers + reached_by(table, hyper, signals), threads, arguments, block)
 
 
 def run_cupy_arrays(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
     """CuPy's plain kernel, one tensor of ``table`` after the other, with the signature of a driver."""
     assert signals == NO_SIGNALS
-    program = _cupy_program("array", table)
+    code = nvrtc.array(table.variant, "sm_90").ptx
     for row in table.rows:
         numel = int(row[NUMEL])
         if not numel:
@@ -221,19 +237,14 @@ def run_cupy_arrays(table: Table, hyper: Array, stream: int = 0, signals: Signal
             if format is not None
         )
         scalars = [each.tobytes() for each in hyper[row[HYPER_ROW]]]
-        _launch_cupy(program, reached_by(table, hyper), numel, [g, *scalars, p, *state])
+        _launch_cupy(code, reached_by(table, hyper), numel, [g, *scalars, p, *state], CUPY_THREADS)
 
 
-def _cupy_program(form: str, table: Table) -> ptx.Program:
-    assert table.tile == cupy_driver.TILE
-    return ptx.Program.of(nvrtc.compiled(form, table.variant, "sm_90").ptx)
-
-
-def _launch_cupy(program: ptx.Program, buffers: list[Buffer], size: int, arguments: list[bytes]) -> ptx.Memory:
+def _launch_cupy(code: str, buffers: list[Buffer], size: int, arguments: list[bytes], block: int) -> ptx.Memory:
     """As CuPy launches a kernel of ``size`` threads: in blocks, with how many there are for the last argument."""
     memory = ptx.Memory(buffers)
     indexer = np.array([size, size, 0], np.int64).tobytes()
-    ptx.launch(program, memory, -(-size // CUPY_THREADS), [*arguments, indexer], block=CUPY_THREADS)
+    ptx.launch(ptx.Program.of(code), memory, -(-size // block), [*arguments, indexer], block=block)
     return memory
 
 

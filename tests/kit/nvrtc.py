@@ -10,6 +10,7 @@ import pickle
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from gpuopt.bench.code import ahead
 from gpuopt.bench.code.ahead import Compiled, compile_cupy, toolchain
@@ -19,10 +20,18 @@ from gpuopt.kernels.variant import Variant
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "nvrtc"
 
 
+def table(variant: Variant, arch: str, tile: int = driver.TILE, elements: int | None = None) -> Compiled:
+    """The kernel that walks a table, by the driver's own tile and with as many elements a thread if not told."""
+    return _compiled(driver.table_kernel(variant, tile, elements), variant, arch)
+
+
+def array(variant: Variant, arch: str) -> Compiled:
+    """The kernel for a single array."""
+    return _compiled(driver.array_kernel(variant), variant, arch)
+
+
 @cache
-def compiled(form: str, variant: Variant, arch: str) -> Compiled:
-    """One of the two kernels of a variant, for tables of the driver's own tile."""
-    kernel = driver.table_kernel(variant, driver.TILE) if form == "table" else driver.array_kernel(variant)
+def _compiled(kernel: Any, variant: Variant, arch: str) -> Compiled:
     source = [kernel.name, list(map(str, kernel.params)), kernel.operation, kernel.preamble]
     how = driver.OPTIONS, arch, toolchain("cupy"), Path(ahead.__file__).read_text()
     name = sha256(repr((source, how)).encode()).hexdigest()[:24]

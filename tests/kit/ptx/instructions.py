@@ -40,6 +40,9 @@ BF16 = "bf16"
 
 FLOATS = ("f16", "f32", "f64")
 
+HINTS = {"nc", "cs", "L1", "L2", "evict_first", "cache_hint"}
+"""Modifiers of loads and stores that tell caches what to expect, and change nothing else."""
+
 ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "add": np.add,
     "sub": np.subtract,
@@ -428,7 +431,7 @@ def _address_of(operand: str, program: Program) -> tuple[str, int]:
 
 def _load(instruction: Instruction, program: Program) -> Step:
     space, count, dtype = _access(instruction)
-    to, source = instruction.operands
+    to, source = instruction.operands[:2]
     base, offset = _address_of(source, program)
     if space == "param":
         write = _writer(to, program)
@@ -454,7 +457,7 @@ def _load(instruction: Instruction, program: Program) -> Step:
 
 def _store(instruction: Instruction, program: Program) -> Step:
     space, _, dtype = _access(instruction)
-    to, source = instruction.operands
+    to, source = instruction.operands[:2]
     base, offset = _address_of(to, program)
     reads = [_reader(each, dtype, program) for each in _parts(source)]
     address = _reader(base, TYPES["u32"] if space == "shared" else TYPES["u64"], program)
@@ -475,7 +478,7 @@ def _access(instruction: Instruction) -> tuple[str, int, np.dtype[Any]]:
     *how, kind = instruction.modifiers
     spaces = [each for each in how if each in ("param", "global", "shared")]
     counts = [each for each in how if each in ("v2", "v4")]
-    if kind not in TYPES or set(how) - {"nc"} != {*spaces, *counts} or len(spaces) > 1 or len(counts) > 1:
+    if kind not in TYPES or set(how) - HINTS != {*spaces, *counts} or len(spaces) > 1 or len(counts) > 1:
         raise NotImplementedError(f"the instruction {instruction.text}")
     count = int(counts[0][1:]) if counts else 1
     dtype = TYPES[kind]
@@ -490,6 +493,11 @@ def _spread(addresses: Array, machine: Machine, lanes: Any, offset: int) -> Arra
 
 def _parts(operand: str) -> list[str]:
     return [part.strip() for part in operand.strip("{} ").split(",")]
+
+
+def _policy(instruction: Instruction, program: Program) -> Step:
+    """What a cache is to do, for hints of loads and stores."""
+    return lambda machine, lanes: None
 
 
 def _to_global(instruction: Instruction, program: Program) -> Step:
@@ -544,6 +552,7 @@ _MAKERS: dict[str, Callable[[Instruction, Program], Step]] = {
     "mov": _move,
     "cvt": _convert,
     "cvta": _to_global,
+    "createpolicy": _policy,
     "ld": _load,
     "st": _store,
     "shfl": _shuffle,

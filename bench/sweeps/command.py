@@ -1,0 +1,109 @@
+"""``python -m gpuopt.bench.sweeps``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gpuopt.bench.meters import Meter, meter_for
+from gpuopt.bench.output import write_json
+from gpuopt.bench.results import BUDGET_SPENT, NOT_REACHED
+from gpuopt.bench.sweeps import report
+from gpuopt.bench.sweeps.run import Group, as_dict, hold
+from gpuopt.bench.sweeps.subjects import ADAM, ADAM_BF16, LARGE, MANY, RMSPROP, SGD, Subject
+from gpuopt.bench.timing import first_line
+from gpuopt.machine import copy_rate, describe
+
+JSON = "sweeps.json"
+FAILED, INTERRUPTED = 1, 130
+"""Exit codes: an alternative is wrong or failed, or a whole group; Ctrl-C."""
+
+FORM_SIZES = tuple(1 << power for power in range(16, 25, 2))
+"""Elements of the array that both forms of the CuPy driver step, which ``PLAIN_NUMEL`` lies among."""
+
+
+def sweeps(
+    folder: Annotated[Path, typer.Argument(help="Where sweeps.json is written.")],
+    budget: Annotated[float, typer.Option(help="Seconds after which no further group is begun.", min=0)] = inf,
+) -> None:
+    """Times other kernels than the product's on the GPU that is here."""
+    raise typer.Exit(sweep(groups(_arch()), folder, budget, meter_for("cuda")))
+
+
+def groups(arch: str) -> list[Group]:
+    """Everything that is tried, what matters most first.
+
+    Args:
+        arch: Of the GPU, as in ``"sm_90"``.
+    """
+    from gpuopt.bench.sweeps import by_cupy, by_triton
+
+    large = [
+        Subject("Adam fp32, 2^27", ADAM, LARGE),
+        Subject("SGD with momentum fp32, 2^27", SGD, LARGE),
+        Subject("Adam all bf16, 2^27", ADAM_BF16, LARGE),
+        Subject("RMSProp fp32, 2^27", RMSPROP, LARGE),
+    ]
+    small = Subject("Adam fp32, 10,000 x 1,000", ADAM, MANY)
+    forms = [Subject(f"Adam fp32, {numel:,}", ADAM, (numel,)) for numel in FORM_SIZES]
+    return [
+        *(Group("triton", each, partial(by_triton.alternatives, each.variant)) for each in large),
+        Group("triton", small, partial(by_triton.alternatives, small.variant, by_triton.FOR_SMALL)),
+        *(Group("cupy", each, partial(by_cupy.alternatives, each.variant, arch)) for each in large),
+        *(Group("cupy", each, partial(by_cupy.forms, each.variant, arch)) for each in forms),
+    ]
+
+
+def sweep(
+    chosen: Sequence[Group],
+    folder: Path,
+    budget: float,
+    meter: Meter,
+    device: str = "cuda",
+    clock: Callable[[], float] = time.perf_counter,
+) -> int:
+    """Tries some groups, writing and printing what there is after each; returns the exit code."""
+    folder.mkdir(parents=True, exist_ok=True)
+    begun = clock()
+    copy = copy_rate(device)
+    found: dict[str, Any] = {"machine": describe(), "copy": copy, "groups": [], "missing": []}
+    missing, interrupted = {group.name: NOT_REACHED for group in chosen}, False
+    print(f"A copy, read and written: {copy['gb_per_s']:,.0f} GB/s.", flush=True)
+    try:
+        for group in chosen:
+            if clock() - begun > budget:
+                missing[group.name] = BUDGET_SPENT
+                continue
+            try:
+                found["groups"].append(as_dict(group, hold(group, meter, device), copy))
+                del missing[group.name]
+                print(*report.lines(found["groups"][-1]), sep="\n", flush=True)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the other groups are to be had)
+                missing[group.name] = first_line(error)
+            found["missing"] = [f"{name}: {why}" for name, why in missing.items()]
+            write_json(found, folder / JSON)
+    except KeyboardInterrupt:
+        interrupted = True
+    found["missing"] = [f"{name}: {why}" for name, why in missing.items()]
+    found["seconds"] = clock() - begun
+    write_json(found, folder / JSON)
+    for each in found["missing"]:
+        print(f"Missing: {each}")
+    if interrupted:
+        return INTERRUPTED
+    expected = {BUDGET_SPENT}
+    failed = any(row["why"] for group in found["groups"] for row in group["rows"])
+    return FAILED if failed or set(missing.values()) - expected else 0
+
+
+def _arch() -> str:
+    import torch
+
+    major, minor = torch.cuda.get_device_capability(0)
+    return f"sm_{major}{minor}"
