@@ -20,13 +20,13 @@ from gpuopt.bench.contenders import contenders
 from gpuopt.bench.goals import GOALS, judge
 from gpuopt.bench.live import live
 from gpuopt.bench.order import FULL, QUICK, Order
-from gpuopt.bench.output import refuse, unwritable, write_json
 from gpuopt.bench.results import Results
 from gpuopt.bench.selection import select
 from gpuopt.bench.train.command import train
-from gpuopt.bench.workloads import workloads
+from gpuopt.bench.workloads import decides, workloads
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import describe, gpus
+from gpuopt.output import refuse, unwritable, write_json
 
 WORSE, INTERRUPTED = 1, 130
 """Exit codes: something is wrong or has become slower; Ctrl-C."""
@@ -42,7 +42,7 @@ app.command("train")(train)
 def bench(
     context: typer.Context,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only the workloads that have goals, for a shorter time, and times alone.")
+        bool, typer.Option("--quick", help="Only the workloads that decide, for a shorter time, and times alone.")
     ] = False,
     only: Annotated[
         list[str] | None,
@@ -80,7 +80,9 @@ def bench(
         refuse(f"--device must be cpu or cuda, but is {device}.")
     everyone = contenders(device)
     try:
-        some_workloads, some_contenders = select(only or [], workloads(device), everyone, quick)
+        some_workloads, some_contenders = select(
+            only or [], workloads(device), everyone, decides(device) if quick else None
+        )
         old = None if compare_with is None else compare.load(compare_with)
     except ValueError as error:
         refuse(str(error))

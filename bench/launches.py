@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -53,11 +53,16 @@ def _kernels(entrant: Entrant) -> int | None:
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
         entrant.step()
         torch.cuda.synchronize()
-    events = profiler.events() or ()
-    return kernels_of([event.name for event in events if event.device_type.name == "CUDA"])
+    kernels, copies = on_device(profiler.events() or ())
+    return len(kernels) if kernels or copies else None
 
 
-def kernels_of(names: list[str]) -> int | None:
-    """Number of kernels among what a profiler saw on the GPU: no copies and fills, nor torch's mark around them."""
+def on_device(events: Iterable[Any]) -> tuple[list[str], list[str]]:
+    """Names of the kernels, and of the copies and fills, among what PyTorch's profiler saw.
+
+    PyTorch puts a mark around the step of an optimizer, which looks like one more.
+    """
+    names = [event.name for event in events if event.device_type.name == "CUDA"]
     names = [name for name in names if not name.startswith("Optimizer.")]
-    return sum(not name.startswith(("Memcpy", "Memset")) for name in names) if names else None
+    copies = [name for name in names if name.startswith(("Memcpy", "Memset"))]
+    return [name for name in names if name not in copies], copies

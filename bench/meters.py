@@ -61,7 +61,8 @@ class HostMeter:
 class CudaMeter:
     """For the first GPU: one step timed by the host, and one by events on the current stream.
 
-    Before each of them a buffer of several times the L2 cache is written, outside the time. Before the one that events
+    Before each of them a buffer of several times the L2 cache is read, outside the time: it takes the place of all that
+    is in the cache, and leaves nothing there that the step would have to write back. Before the one that events
     time, the GPU is kept busy for longer than the host took for the other, which it queues the whole step in: its own
     time does not count. A step of more launches than the queue holds, about a thousand, cannot be queued whole: the GPU
     has begun with it before the host is done, and how long it took does not count.
@@ -78,7 +79,7 @@ class CudaMeter:
 
         Args:
             cuda: ``torch.cuda``.
-            flush: Queues the write that takes everything out of the L2 cache.
+            flush: Queues the read that takes everything out of the L2 cache.
             condition: Tells the condition of the GPU.
             clock: Gives the time in seconds.
         """
@@ -120,8 +121,8 @@ def meter_for(device: str) -> Meter:
     import torch
 
     l2: int = torch.cuda.get_device_properties(0).L2_cache_size
-    buffer = torch.empty(max(4 * l2, 1 << 28), dtype=torch.uint8, device="cuda")
-    return CudaMeter(torch.cuda, buffer.zero_, watch())
+    buffer = torch.ones(max(4 * l2, 1 << 28) // 4, device="cuda")
+    return CudaMeter(torch.cuda, buffer.sum, watch())
 
 
 def waiting_for(device: str) -> Callable[[], object]:

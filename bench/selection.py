@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 from gpuopt.bench.contenders import Contender
-from gpuopt.bench.workloads import JUDGED, Workload
+from gpuopt.bench.workloads import Workload
 
 
 def select(
-    patterns: Sequence[str], workloads: Sequence[Workload], contenders: Sequence[Contender], quick: bool
+    patterns: Sequence[str],
+    workloads: Sequence[Workload],
+    contenders: Sequence[Contender],
+    quick: Sequence[Workload] | None = None,
 ) -> tuple[list[Workload], list[Contender]]:
     """What patterns like ``adam/*`` and ``gpuopt *`` match.
 
     A pattern is for workloads if it matches the key of one, else for the names of contenders. Where there is none of
-    one kind, all are meant; in a quick run the workloads that have goals, and the contenders that are set up fast.
+    one kind, all are meant; in a quick run the workloads that it is of, and the contenders that are set up fast.
 
     Args:
         patterns: In the manner of a shell; case counts for nothing.
         workloads: All that there are.
         contenders: All that there are.
-        quick: Whether the run is a quick one.
+        quick: The workloads that a quick run is of; None for a full one.
 
     Raises:
         ValueError: A pattern matches neither.
@@ -41,8 +44,8 @@ def select(
             raise ValueError(
                 f"--only {pattern!r} matches nothing.\nThe workloads are {keys}.\nThe contenders are {names}."
             )
-    usual_workloads = [workload for workload in workloads if not quick or workload in JUDGED]
-    usual_contenders = [contender for contender in contenders if not quick or not contender.slow]
+    usual_workloads = [workload for workload in workloads if quick is None or workload in quick]
+    usual_contenders = [contender for contender in contenders if quick is None or not contender.slow]
     return (
         [workload for workload in workloads if workload in (some_workloads or usual_workloads)],
         [contender for contender in contenders if contender in (some_contenders or usual_contenders)],

@@ -41,6 +41,7 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
         _use_all_cores()
         watcher.begin("copy")
         results.copies[order.device] = copy_rate(order.device)
+        contest.give_back(order.device)
         meter = meter_for(order.device)
         absent = {contender.name: contender.absent() for contender in order.contenders}
         results.skipped += [(name, why) for name, why in absent.items() if why is not None]

@@ -123,6 +123,18 @@ GROUPS = {
 
 TAILS = ((CLIP, AVERAGED), (CLIP, AVERAGED, ZERO))
 
+DECISIVE = (
+    Workload("models", "Adam", "llama-3.2-1b"),
+    Workload("models", "RMSprop", "llama-3.2-1b"),
+    Workload("models", "Adam", "llama-3.2-1b", "bf16"),
+    Workload("tail", "AdamW", "gpt2-124m", tail=TAILS[0]),
+    Workload("many", "Adam", "10000x1000"),
+    Workload("models", "SGD", "llama-3.2-1b"),
+    Workload("models", "Adagrad", "llama-3.2-1b"),
+)
+"""What decides on a GPU: the step at the size of a model, its tail on a smaller one, so that four contenders fit into
+80 GB, and many small tensors."""
+
 JUDGED = (
     Workload("arrays", "Adam", "one-20m", front="arrays"),
     Workload("arrays", "RMSprop", "one-20m", front="arrays"),
@@ -136,8 +148,13 @@ JUDGED = (
 """Those that :data:`gpuopt.bench.goals.GOALS` judges."""
 
 
+def decides(device: str) -> tuple[Workload, ...]:
+    """What a quick run is of: on a CPU what has goals, on a GPU :data:`DECISIVE`."""
+    return JUDGED if device == "cpu" else DECISIVE
+
+
 def workloads(device: str) -> tuple[Workload, ...]:
-    """All workloads of a device, those with goals first. Models are scaled down for a CPU.
+    """All workloads of a device, those that decide first. Models are scaled down for a CPU.
 
     Args:
         device: ``"cpu"`` or ``"cuda"``.
@@ -145,7 +162,8 @@ def workloads(device: str) -> tuple[Workload, ...]:
     on_cpu = device == "cpu"
     models = [MODELS[0], *SCALED] if on_cpu else MODELS
     mixed = "gpt2-124m-width-192" if on_cpu else "llama-3.2-1b"
-    return (
+    every = (
+        *decides(device),
         *JUDGED,
         *(Workload("models", "AdamW", shapes.name) for shapes in models),
         *(Workload("models", "AdamW", shapes.name, "bf16") for shapes in models if shapes.numel > 1 << 32),
@@ -159,3 +177,4 @@ def workloads(device: str) -> tuple[Workload, ...]:
         Workload("arrays", "Adam", "one-20", front="arrays"),
         Workload("arrays", "RMSprop", "one-20", front="arrays"),
     )
+    return tuple(dict.fromkeys(every))

@@ -500,15 +500,15 @@ def test_process_that_is_killed_leaves_what_was_done(tmp_path):
 
 def test_patterns_choose_workloads_and_contenders():
     everything = workloads("cpu")
-    some, who = select(["*/one-10/*", "GPUOPT*"], everything, USUAL, quick=True)
+    some, who = select(["*/one-10/*", "GPUOPT*"], everything, USUAL, JUDGED)
     assert [workload.key for workload in some] == ["adam/one-10/fp32"]
     assert {contender.name for contender in who} == {"gpuopt numba", "gpuopt numpy"}
-    some, who = select(["torch compiled"], everything, contenders("cpu"), quick=True)
+    some, who = select(["torch compiled"], everything, contenders("cpu"), JUDGED)
     assert tuple(some) == JUDGED
     assert [contender.name for contender in who] == ["torch compiled"]
-    some, who = select([], everything, USUAL, quick=False)
+    some, who = select([], everything, USUAL)
     assert (some, who) == (list(everything), USUAL)
-    some, who = select(["*"], everything, contenders("cpu"), quick=True)
+    some, who = select(["*"], everything, contenders("cpu"), JUDGED)
     assert len(some) == len(everything)
     assert "torch compiled" not in {contender.name for contender in who}
 

@@ -25,7 +25,7 @@ from gpuopt.bench.meters import LEAST_HEAD_START, CudaMeter, HostMeter
 from gpuopt.bench.nvml import Condition, watch_of
 from gpuopt.bench.problem import Problem
 from gpuopt.bench.timing import Timing, measure
-from gpuopt.bench.workloads import TAILS, Workload
+from gpuopt.bench.workloads import DECISIVE, TAILS, Workload
 from gpuopt.machine import spread
 
 
@@ -271,10 +271,16 @@ def test_condition_is_unknown_where_nobody_tells():
 # launches
 
 
-def test_kernels_are_counted_without_copies_and_marks():
-    names = ["Memcpy HtoD", "step_kernel", "Memset (Device)", "Optimizer.step#Adam.step", "norm_kernel"]
-    assert launches.kernels_of(names) == 2
-    assert launches.kernels_of(["Optimizer.step#Adam.step"]) is None
+def events(*names, kind="CUDA"):
+    return [SimpleNamespace(name=name, device_type=SimpleNamespace(name=kind)) for name in names]
+
+
+def test_kernels_are_told_from_copies_and_marks():
+    seen = events("Memcpy HtoD", "step_kernel", "Memset (Device)", "Optimizer.step#Adam.step", "norm_kernel")
+    kernels, copies = launches.on_device([*events("aten::add", "step_kernel", kind="CPU"), *seen])
+    assert kernels == ["step_kernel", "norm_kernel"]
+    assert copies == ["Memcpy HtoD", "Memset (Device)"]
+    assert launches.on_device(events("Optimizer.step#Adam.step")) == ([], [])
 
 
 @pytest.mark.parametrize(("tail", "calls"), [((), 1), (TAILS[1], 2)])
@@ -359,6 +365,20 @@ def played(**settings):
 )
 def test_memory_that_a_contender_needs(workload, temporaries, per_element):
     assert memory.needed_bytes(workload, played(temporaries=temporaries)) == per_element * 20_000_000
+
+
+GPU_BYTES = 81_559 << 20
+"""Of an H100 with 80 GB."""
+
+
+def test_what_decides_fits_into_80_gb_beside_each_other():
+    """With a tenth left to others, a context, and what is read between steps."""
+    compared = ["gpuopt cupy", "gpuopt triton", "torch fused", "torch foreach"]
+    found = {contender.name: contender for contender in contenders("cuda")}
+    for workload in DECISIVE:
+        needed = sum(memory.needed_bytes(workload, found[name]) for name in compared)
+        needed += memory.shared_bytes(workload) + (1 << 28) + (1 << 30)
+        assert needed < (1 - memory.RESERVE) * GPU_BYTES, workload.key
 
 
 def test_memory_that_there_is_leaves_some_to_others(monkeypatch, tmp_path):

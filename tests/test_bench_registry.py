@@ -22,13 +22,14 @@ import torch
 from gpuopt import arrays, backends
 from gpuopt.bench import goals
 from gpuopt.bench.contenders import contenders, libraries
+from gpuopt.bench.contenders import torch as torch_contenders
 from gpuopt.bench.contenders.contender import TOLERANCE, Contender, Entrant
 from gpuopt.bench.contenders.naive import NAIVE
 from gpuopt.bench.contenders.torch import torch_params
 from gpuopt.bench.optimizers import OPTIMIZERS
 from gpuopt.bench.problem import POOL, Deviation, Problem
 from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes, llama
-from gpuopt.bench.workloads import FORMAT_SETS, GROUPS, JUDGED, TAILS, Workload, workloads
+from gpuopt.bench.workloads import DECISIVE, FORMAT_SETS, GROUPS, JUDGED, TAILS, Workload, decides, workloads
 
 PUBLISHED = {
     "resnet-50": 25_557_032,
@@ -87,6 +88,7 @@ def test_keys_are_unique_and_groups_have_titles(device):
     assert len(keys) == len(set(keys))
     assert {workload.group for workload in workloads(device)} == set(GROUPS)
     assert set(JUDGED) <= set(workloads(device))
+    assert workloads(device)[: len(decides(device))] == decides(device)
 
 
 def test_a_gpu_has_the_models_in_full_and_a_cpu_has_not():
@@ -103,6 +105,24 @@ def test_every_rule_format_and_tail_is_there(device):
     assert {workload.formats_name for workload in found} == set(FORMAT_SETS)
     assert {workload.tail for workload in found} == {(), *TAILS}
     assert {"10000x1000", "1000x64", "200x100000"} <= {workload.shapes_name for workload in found}
+
+
+def test_what_decides_on_a_gpu_is_every_rule_at_the_size_of_a_model():
+    large = {(each.optimizer_name, each.formats_name) for each in DECISIVE if each.shapes_name == "llama-3.2-1b"}
+    assert large == {(name, "fp32") for name in ("Adam", "RMSprop", "SGD", "Adagrad")} | {("Adam", "bf16")}
+    assert {"10000x1000"} <= {each.shapes_name for each in DECISIVE}
+    assert any(each.tail for each in DECISIVE)
+
+
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "Adagrad"])
+def test_a_fused_step_is_found_by_trying_it(name, monkeypatch):
+    way = next(each for each in contenders("cpu") if each.name == "torch fused")
+    workload = Workload("", name, "one-20m")
+    assert torch_contenders.steps_fused(name, "cpu")
+    assert way.refuses(workload) is None
+    assert not torch_contenders.steps_fused("RMSprop", "cpu")
+    monkeypatch.setattr(torch_contenders, "steps_fused", lambda name, device: False)
+    assert way.refuses(workload) == f"torch.optim.{name} has none on cpu"
 
 
 def test_goals_are_of_workloads_and_contenders_that_exist():

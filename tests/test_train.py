@@ -28,7 +28,6 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
-from gpuopt.bench.output import UNUSABLE
 from gpuopt.bench.train import command, curves, data, lockstep, table, tasks, ways
 from gpuopt.bench.train.gpt import Size
 from gpuopt.bench.train.lockstep import Point, Training
@@ -36,6 +35,7 @@ from gpuopt.bench.train.results import EARLY, Contest, Results
 from gpuopt.bench.train.tasks import Recipe, Task
 from gpuopt.bench.train.ways import REFERENCE, Stepping, Way
 from gpuopt.machine import describe
+from gpuopt.output import UNUSABLE
 
 RECIPE = Recipe(lr=5e-3, betas=(0.9, 0.99), weight_decay=0.1, max_norm=1.0, warm_up=5, steps=60)
 

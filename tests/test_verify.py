@@ -14,12 +14,14 @@
 6. Ctrl-C prints what has been compared until then, and the exit code is 130.
 7. Several processes find what one finds; one that dies fails what it ran.
 8. Lines fit 80 columns, and what is piped has no colour and no bar.
-9. A driver for GPUs that is interpreted on host memory is said to be before the table, and that nothing is proved of it
-   on a GPU after it.
+9. With ``--json`` it writes what it has compared to a file, whole after each variant, faults included.
+10. A driver for GPUs that is interpreted on host memory is said to be before the table, and that nothing is proved of
+    it on a GPU after it.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -27,6 +29,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -557,3 +560,41 @@ def test_every_core_has_a_process_but_not_more_than_eight(
         monkeypatch.setattr(command, "cores", lambda count=count: count)
         assert CliRunner().invoke(app, ["verify"]).exit_code == 0
     assert asked == [1, 3, command.MOST_JOBS]
+
+
+# the JSON
+
+
+def test_what_was_compared_is_written_as_it_comes(plant: Callable[..., None], tmp_path: Path) -> None:
+    plant(flip("sgd", "param", 3), name="wrong")
+    path = tmp_path / "made" / "verify.json"
+    assert verify("--quick", "--json", str(path)).exit_code == command.FAILED
+    found = json.loads(path.read_text())
+    assert (found["quick"], found["seed"]) == (True, 0)
+    assert {(line["driver"], line["rule"]) for line in found["lines"]} == {("wrong", rule) for rule in RULES}
+    for line in found["lines"]:
+        assert line["variants"] == line["of"] > 0
+        assert line["comparisons"] > 0
+        assert (line["fault"] is None) == (line["rule"] != "sgd")
+    (fault,) = (line["fault"] for line in found["lines"] if line["fault"])
+    assert "wrong sgd: other bits" in fault[0]
+
+
+def test_an_interrupted_comparison_leaves_what_it_has(plant: Callable[..., None], tmp_path: Path) -> None:
+    def interrupt(table: Table) -> None:
+        if table.variant.rule.name == "rmsprop":
+            raise KeyboardInterrupt
+
+    plant(interrupt)
+    assert verify("--quick", "--json", str(tmp_path / "verify.json")).exit_code == command.INTERRUPTED
+    lines = json.loads((tmp_path / "verify.json").read_text())["lines"]
+    assert lines[0]["variants"] == lines[0]["of"]
+    assert lines[-1]["variants"] == 0
+
+
+def test_a_json_that_cannot_be_written_is_refused(plant: Callable[..., None], tmp_path: Path) -> None:
+    plant()
+    (tmp_path / "file").write_text("")
+    done = verify("--json", str(tmp_path / "file" / "verify.json"))
+    assert done.exit_code == command.UNUSABLE
+    assert "--json must be in a folder that can be written" in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from inspect import signature
 from typing import Any
@@ -20,7 +20,8 @@ WAYS: dict[str, dict[str, bool]] = {
 }
 """How ``torch.optim`` is told which of its ways to go."""
 
-TEMPORARIES = {"fused": 0.0, "foreach": 3.0, "for-loop": 2.0, "compiled": 1.0}
+TEMPORARIES = {"fused": 0.0, "foreach": 1.5, "for-loop": 2.0, "compiled": 1.0}
+"""Parameter-sized arrays that a step makes; foreach was seen to make one, for Adam and RMSprop."""
 
 MOST_COMPILED = {"cpu": 1, "cuda": 1000}
 """Most tensors of a step that ``torch.compile`` is given. It takes about a minute for 200 on two cores."""
@@ -39,7 +40,7 @@ def torch_contenders(device: str) -> list[Contender]:
             device,
             partial(_set_up, flags),
             absent=partial(_absent, device),
-            refuses=partial(_refuses, flags),
+            refuses=partial(_refuses, flags, device),
             temporaries=TEMPORARIES[way],
         )
         for way, flags in WAYS.items()
@@ -96,12 +97,32 @@ def _absent(device: str) -> str | None:
     return "PyTorch sees no CUDA device" if device == "cuda" and not torch.cuda.is_available() else None
 
 
-def _refuses(flags: dict[str, bool], workload: Workload) -> str | None:
+@cache
+def steps_fused(name: str, device: str) -> bool:
+    """Whether a class of ``torch.optim`` has a fused step on a device, as that of one element tells."""
+    import torch
+
+    param = torch.nn.Parameter(torch.ones(1, device=device))
+    param.grad = torch.ones_like(param)
+    try:
+        getattr(torch.optim, name)([param], lr=0.1, fused=True).step()
+    except TypeError:
+        return False
+    except RuntimeError as error:
+        if "fused=True" not in str(error):  # else it names the devices that it has it for
+            raise
+        return False
+    return True
+
+
+def _refuses(flags: dict[str, bool], device: str, workload: Workload) -> str | None:
     import torch
 
     name = workload.optimizer.name
     if not set(flags) <= set(signature(getattr(torch.optim, name)).parameters):
         return f"torch.optim.{name} has none"
+    if flags.get("fused") and not steps_fused(name, device):
+        return f"torch.optim.{name} has none on {device}"
     if workload.formats.state != workload.formats.param:
         return "torch.optim keeps state in its parameter's dtype"
     return None
@@ -113,7 +134,7 @@ def _refuses_to_compile(device: str, workload: Workload) -> str | None:
     tensors, most = len(workload.shapes.shapes), MOST_COMPILED[device]
     if tensors > most:
         return f"compiling a step of {tensors:,} tensors takes too long here, the most is {most:,}"
-    return _refuses({}, workload)
+    return _refuses({}, device, workload)
 
 
 def _set_up(flags: dict[str, bool], problem: Problem) -> Entrant:

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 import typer
 
 from gpuopt.bench.meters import Meter, meter_for
-from gpuopt.bench.output import write_json
 from gpuopt.bench.results import BUDGET_SPENT, NOT_REACHED
 from gpuopt.bench.sweeps import report
 from gpuopt.bench.sweeps.run import Group, as_dict, hold
 from gpuopt.bench.sweeps.subjects import ADAM, ADAM_BF16, LARGE, MANY, RMSPROP, SGD, Subject
 from gpuopt.bench.timing import first_line
 from gpuopt.machine import copy_rate, describe
+from gpuopt.output import write_json
 
 JSON = "sweeps.json"
 FAILED, INTERRUPTED = 1, 130

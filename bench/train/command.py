@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gpuopt import machine
-from gpuopt.bench.output import refuse, unwritable, write_json
+from gpuopt.output import refuse, unwritable, write_json
 
 if TYPE_CHECKING:
     from gpuopt.bench.train.results import Results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gpuopt import backends
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import cores
+from gpuopt.output import refuse, unwritable, write_json
 from gpuopt.verify import report
 from gpuopt.verify.cases import NEUTRAL
 from gpuopt.verify.run import ORACLE, Task, outcomes, tasks
@@ -32,6 +34,9 @@ def verify(
         list[str] | None, typer.Option(metavar="NAME", help="Compare only this driver. May be given several times.")
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random bits.", min=0)] = 0,
+    json: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write what comes of it there too, as it comes.")
+    ] = None,
     jobs: Annotated[
         int | None,
         typer.Option(metavar="N", help=f"Processes; one per core if not given, but {MOST_JOBS} at most.", min=1),
@@ -48,17 +53,20 @@ def verify(
     console = Console()
     reasons = backends.available()
     chosen = _chosen(driver, reasons)
+    problem = None if json is None else unwritable(json.parent, "--json must be in")
+    if problem is not None:
+        refuse(problem)
     for name, reason in reasons.items():
         if reason is not None:
             console.print(f"{name} does not run here: {reason}.", markup=False, highlight=False, soft_wrap=True)
     if not chosen:
         console.print(f"Nothing to compare: only {ORACLE} runs here, which is the oracle itself.", style="bold red")
         raise typer.Exit(NOTHING)
-    raise typer.Exit(compare(chosen, quick, seed, jobs or min(cores(), MOST_JOBS), console))
+    raise typer.Exit(compare(chosen, quick, seed, jobs or min(cores(), MOST_JOBS), console, json))
 
 
-def compare(drivers: list[str], quick: bool, seed: int, jobs: int, console: Console) -> int:
-    """Compares, shows line by line, explains what differs; returns the exit code."""
+def compare(drivers: list[str], quick: bool, seed: int, jobs: int, console: Console, json: Path | None = None) -> int:
+    """Compares, shows and writes line by line, explains what differs; returns the exit code."""
     begun = time.perf_counter()
     todo = tasks(drivers, quick)
     lines = report.lines(todo)
@@ -80,6 +88,8 @@ def compare(drivers: list[str], quick: bool, seed: int, jobs: int, console: Cons
                 progress.update(bar, advance=1, description=f"{task.driver} {task.rule}")
                 while waiting and waiting[0].complete:
                     console.print(waiting.pop(0).text())
+                if json is not None:
+                    write_json(report.as_dict(lines.values(), quick, seed), json)
         except KeyboardInterrupt:
             interrupted = True
     if interrupted:

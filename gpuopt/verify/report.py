@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from rich.text import Text
@@ -60,6 +61,26 @@ def lines(todo: Sequence[Task]) -> dict[tuple[str, str], Line]:
     for task in todo:
         made.setdefault((task.driver, task.rule), Line(task.driver, task.rule)).todo += 1
     return made
+
+
+def as_dict(lines: Iterable[Line], quick: bool, seed: int) -> dict[str, Any]:
+    """What has been compared so far, for a JSON; a fault in the words of :func:`explain`."""
+    return {
+        "quick": quick,
+        "seed": seed,
+        "lines": [
+            {
+                "driver": line.driver,
+                "rule": line.rule,
+                "variants": len(line.outcomes),
+                "of": line.todo,
+                "comparisons": sum(outcome.comparisons for _, outcome in line.outcomes),
+                "elements": sum(outcome.elements for _, outcome in line.outcomes),
+                "fault": list(explain(line)) if line.fault else None,
+            }
+            for line in lines
+        ],
+    }
 
 
 def explain(line: Line) -> Iterator[str]:

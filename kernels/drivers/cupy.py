@@ -60,7 +60,7 @@ def place(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signa
 
 def place_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> Placed:
     """As :func:`place`, for the table form whatever the table."""
-    with _on(table.device, stream):
+    with on_stream(table.device, stream):
         header = (np.array(signals, dtype=np.int64), hyper)
         copy = DeviceTable.of(table, header, stream, cupy.asarray, _STAGING.overwrite)
         signal_words, scalars, rows = map(copy.part, range(3))
@@ -81,7 +81,7 @@ def step(table: Table, placed: Placed | Array, stream: int = 0) -> None:
         _triton("a schedule").advance(table, placed, stream)
     if not table.tiles:
         return
-    with _on(table.device, stream):
+    with on_stream(table.device, stream):
         if isinstance(placed, Placed):
             run_table(table, placed)
         else:
@@ -149,7 +149,7 @@ def array_kernel(variant: Variant) -> cupy.ElementwiseKernel:
     )
 
 
-def _on(device: int | None, stream: int) -> AbstractContextManager[Any]:
+def on_stream(device: int | None, stream: int) -> AbstractContextManager[Any]:
     """In this context CuPy's device and stream are those of a raw CUDA stream."""
     context = ExitStack()
     context.enter_context(cupy.cuda.Device(device))

@@ -9,13 +9,12 @@ elements; gradients may move and hyper rows may come and go between steps.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from kit.device import MEMORIES, DeviceTensors, Memory
+from kit.device import MEMORIES, DeviceTensors, Memory, kernels_and_copies
 from kit.same import assert_same_bits
 
 from gpuopt.kernels.drivers import DRIVERS, Driver
@@ -186,22 +185,6 @@ def test_the_launch_waits_on_its_stream_and_the_host_does_not(backend: Backend, 
     step_oracle(expected, rows, hyper_then)
     assert_same_bits(device.download(), expected, f"{backend.name}, on a stream:")
     assert pending, "the host waited for the device"
-
-
-def kernels_and_copies(run: Callable[[], None]) -> tuple[list[str], list[str]]:
-    """Names of the kernels and of the copies and fills that ``run`` puts on the device."""
-    torch = pytest.importorskip("torch")
-    from torch.autograd import DeviceType
-    from torch.profiler import ProfilerActivity, profile
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
-            run()
-            torch.cuda.synchronize()
-        names = [event.name for event in profiler.events() if event.device_type == DeviceType.CUDA]
-    copies = [name for name in names if name.startswith(("Memcpy", "Memset"))]
-    return [name for name in names if name not in copies], copies
 
 
 @pytest.mark.parametrize("numels", [[5], [5, 70_000, 1, 4096], [1 << 21]], ids=str)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from kit.device import kernels_and_copies
 
 import gpuopt
 from gpuopt.kernels.drivers import DRIVERS
@@ -104,18 +105,17 @@ def test_launches(extras: dict[str, Any], kernels: int, backend: str) -> None:
         set_grads(params, seed)
         optimizer.step()
     set_grads(params, 9)
-    torch.cuda.synchronize()
-    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as profile:
-        optimizer.step()
-        torch.cuda.synchronize()
-    on_device = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
-    launched = [name for name in on_device if "Mem" not in name and "fill" not in name.lower()]
+    kernels_and_copies(lambda: torch.cuda._sleep(1000))  # the first profile of a process may miss what runs
+    if not kernels_and_copies(lambda: torch.cuda._sleep(1000))[0]:
+        pytest.skip("PyTorch's profiler sees no kernel here")
+    on_device, copies = kernels_and_copies(optimizer.step)
+    launched = [name for name in on_device if "fill" not in name.lower()]
     assert len(launched) == kernels, on_device
-    assert sum("Memcpy" in name for name in on_device) <= 1, on_device
+    assert sum("Memcpy" in name for name in copies) <= 1, copies
 
 
 @each_class
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode")  # of which PyTorch says that it is a prototype
 def test_the_host_never_waits(name: str, backend: str, no_synchronisation: None) -> None:
     params = parameters("cuda")
     optimizer = getattr(gpuopt, name)(params, **CLASSES[name], **EVERYTHING, backend=backend)
@@ -196,6 +196,7 @@ def test_graph_replays_eager_steps(name: str, extras: dict[str, Any], backend: s
     assert_same(*runs[0], *runs[1])
 
 
+@pytest.mark.filterwarnings("ignore:The CUDA Graph is empty")  # which is said when a capture is left by an error
 def test_capture_is_refused_without_capturable_or_a_step_before(backend: str) -> None:
     params = parameters("cuda")
     set_grads(params, 0)

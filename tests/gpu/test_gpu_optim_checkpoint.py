@@ -2,8 +2,8 @@
 
 1. Training that goes from one device to the other, and back, has the bits of training on the CPU alone, with step
    counts on the host or, with ``capturable=True``, on the device. State follows its parameter, whatever its dtype.
-2. torch.optim, fused and on CUDA, goes on with what was saved, and gpuopt on the CPU with what torch saved: close to
-   training by torch alone.
+2. torch.optim on CUDA, fused where it can be, goes on with what was saved, and gpuopt on the CPU with what torch saved:
+   close to training by torch alone.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from kit.checkpoints import END, OPTIONS, STOP, assert_same, checkpoint, new, pa
 from kit.tolerances import TORCH
 
 import gpuopt
+from gpuopt.bench.contenders.torch import steps_fused
 from gpuopt.kernels.drivers import DRIVERS
 
 EXTRAS = {
@@ -67,7 +68,8 @@ def test_to_the_gpu_and_back(case, extra, capturable, maps, backend, tmp_path):
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_to_torch_on_the_gpu_and_back(case, backend, tmp_path):
-    way = {"fused": True} if "fused" in ways(case) else {"foreach": True}
+    fused = "fused" in ways(case) and steps_fused(OPTIONS[case][0], "cuda")
+    way = {"fused": True} if fused else {"foreach": True}
     straight = new(torch.optim, case, params())
     train(straight, range(END))
     ours = new(gpuopt, case, params())

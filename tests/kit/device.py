@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
+import pytest
 
+from gpuopt.bench.launches import on_device
 from gpuopt.verify import memory
 
 CYCLES = 1_000_000_000
@@ -129,3 +133,17 @@ class DeviceTensors(memory.PlacedTensors):
             self.memory.spin()
             for buffers, source in zip(self.buffers, self.kept, strict=True):
                 self.memory.assign(buffers[slot], source)
+
+
+def kernels_and_copies(run: Callable[[], object]) -> tuple[list[str], list[str]]:
+    """Names of the kernels, and of the copies and fills, that ``run`` puts on the device."""
+    torch = pytest.importorskip("torch")
+    from torch.profiler import ProfilerActivity, profile
+
+    torch.cuda.synchronize()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a profiler says for one that it forgets what it has seen
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+            run()
+            torch.cuda.synchronize()
+        return on_device(profiler.events())

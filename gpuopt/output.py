@@ -22,14 +22,17 @@ def refuse(problem: str) -> NoReturn:
     raise typer.Exit(UNUSABLE)
 
 
-def unwritable(folder: Path) -> str | None:
-    """Why nothing can be written to ``folder``, as a sentence; None when it can. It is made if need be."""
+def unwritable(folder: Path, must: str = "--out must be") -> str | None:
+    """Why nothing can be written to ``folder``, as a sentence that begins with ``must``; None when it can.
+
+    It is made if need be.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder):
             return None
     except OSError as error:
-        return f"--out must be a folder that can be written, but {folder} is not: {error.strerror}."
+        return f"{must} a folder that can be written, but {folder} is not: {error.strerror}."
 
 
 def write_json(results: Mapping[str, Any], path: Path) -> None:
