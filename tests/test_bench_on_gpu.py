@@ -2,10 +2,11 @@
 
 1. The script refuses to begin where there is no GPU, before it installs anything; with one it hands folder and stages
    to the round. A stage that does not exist is refused before any is run.
-2. Stages take less than nine minutes together, what decides comes first, and all files lie in one folder, eight at most.
-3. Each stage is run whatever becomes of those before. One that overruns is interrupted with all that it has started, and
-   killed if it does not end; so it is when the round itself is ended. How each ended is written when it has, all that is
-   said is in the log, and little of it is shown.
+2. Stages take less than nine minutes together, what decides comes first, and all files lie in one folder, eight at
+   most.
+3. Each stage is run whatever becomes of those before. One that overruns is interrupted with all that it has started,
+   and killed if it does not end; so it is when the round itself is ended. How each ended is written when it has, all
+   that is said is in the log, and little of it is shown.
 4. The last line has the device, the decisive rows and what failed, from whatever files there are.
 5. The tests for GPUs can be collected where PyTorch's catalogue of optimizers cannot be imported.
 
@@ -144,7 +145,11 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(300)"])
 print(child.pid, flush=True)
 {wait}
 """
-PATIENT = "try:\n    time.sleep(300)\nexcept KeyboardInterrupt:\n    print('wrote it down', flush=True)\n    raise SystemExit(5)"
+PATIENT = """try:
+    time.sleep(300)
+except KeyboardInterrupt:
+    print("wrote it down", flush=True)
+    raise SystemExit(5)"""
 STUBBORN = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(300)"
 
 

@@ -20,9 +20,11 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import typer
 from kit import nvrtc
 from kit.host_gpu import host_gpu, run_cupy_arrays, run_cupy_table
 from kit.same import assert_same_bits
+from typer.testing import CliRunner
 
 from gpuopt.bench.code import sass
 from gpuopt.bench.meters import Sample
@@ -237,6 +239,15 @@ def test_what_there_is_survives_an_interruption(tmp_path: Path) -> None:
     assert code == command.INTERRUPTED
     assert [group["subject"] for group in found["groups"]] == ["one"]
     assert found["missing"] == ["triton, two: the run ended before", "cupy, three: the run ended before"]
+
+
+def test_without_a_gpu_it_refuses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(command.backends, "available", lambda: {"triton": "PyTorch sees no CUDA device"})
+    app = typer.Typer()
+    app.command()(command.sweeps)
+    done = CliRunner().invoke(app, [str(tmp_path)])
+    assert done.exit_code == 2
+    assert "There is no GPU to sweep on: PyTorch sees no CUDA device." in done.stderr
 
 
 def test_everything_is_tried_on_what_decides_first() -> None:

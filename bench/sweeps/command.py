@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gpuopt import backends
 from gpuopt.bench.meters import Meter, meter_for
 from gpuopt.bench.results import BUDGET_SPENT, NOT_REACHED
 from gpuopt.bench.sweeps import report
@@ -18,7 +19,7 @@ from gpuopt.bench.sweeps.run import Group, as_dict, hold
 from gpuopt.bench.sweeps.subjects import ADAM, ADAM_BF16, LARGE, MANY, RMSPROP, SGD, Subject
 from gpuopt.bench.timing import first_line
 from gpuopt.machine import copy_rate, describe
-from gpuopt.output import write_json
+from gpuopt.output import refuse, write_json
 
 JSON = "sweeps.json"
 FAILED, INTERRUPTED = 1, 130
@@ -33,6 +34,9 @@ def sweeps(
     budget: Annotated[float, typer.Option(help="Seconds after which no further group is begun.", min=0)] = inf,
 ) -> None:
     """Times other kernels than the product's on the GPU that is here."""
+    why = backends.available()["triton"]
+    if why is not None:
+        refuse(f"There is no GPU to sweep on: {why}.")
     raise typer.Exit(sweep(groups(_arch()), folder, budget, meter_for("cuda")))
 
 
