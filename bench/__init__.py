@@ -14,7 +14,9 @@ The harness:
 
 Besides steps, :mod:`train` trains real models, and :mod:`code` reads figures off compiled code.
 
-What a user sees: :mod:`command`, with :mod:`selection`, :mod:`live`, :mod:`tables`, :mod:`compare` and :mod:`output`,
-and the report that :mod:`html` makes; :mod:`readme` for the README's tables. ``on_gpu.sh`` is the round for a machine
-with an NVIDIA GPU, with :mod:`gpu_sweeps`.
+What a user sees: :mod:`command`, with :mod:`selection`, :mod:`live`, :mod:`tables` and :mod:`compare`, and the report
+that :mod:`html` makes; :mod:`readme` for the README's tables.
+
+``on_gpu.sh`` is the round for a machine with an NVIDIA GPU: :mod:`gpu` has its stages, of which :mod:`sweeps` tries
+alternatives to the kernels.
 """

@@ -6,10 +6,9 @@ gradients:
 1. The Triton driver's kernel, compiled by the driver's own launch as on an H100, gives the bits of the NumPy form in
    every slot: tensors of every size around the tile and the width of the masked path, aligned or not, empty ones among
    them; several hyper rows in one launch; hyper at its edges; signals in every combination and at their edges; inputs
-   over the whole range of each format, NaN, infinities and subnormals included. An A100's and a B200's do so for few
-   variants that stand for all.
+   over the whole range of each format, NaN, infinities and subnormals included.
 2. So do both of CuPy's kernels, from what NVRTC makes of the source that CuPy writes. The plain one takes no signals
-   and zeroes no gradients.
+   and zeroes no gradients. Kernels for an A100 and a B200 do so for few variants that stand for all.
 3. No thread touches memory that it was not given, writes what is only to be read, or misses the alignment of an access;
    no product is fused with a sum. Where an infinity was found, nothing is written but zeros to gradients that are to be
    zeroed.
@@ -24,13 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from kit import ptx
 from kit.given import assert_untouched
-from kit.host_gpu import host_gpu, reached_by, run_cupy_arrays, run_cupy_table
+from kit.host_gpu import host_gpu, run_cupy_arrays, run_cupy_table, tensors_of
 
 from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import triton as driver
@@ -69,10 +69,10 @@ def assert_proved(name: str, variant: Variant, tile: int, with_signals: bool = T
     assert fault is None, f"{fault.case}: {fault.problem or fault.difference}"
 
 
-def assert_moved_once(memory: ptx.Memory, table: Table, hyper: Array) -> None:
+def assert_moved_once(memory: ptx.Memory, table: Table) -> None:
     """Demands that each element that is read was loaded once, each that is written stored once, and no more stored."""
     variant, moved = table.variant, 0
-    for buffer in reached_by(table, hyper):
+    for buffer in tensors_of(table):
         slot = buffer.name.partition(" ")[0]
         loads, stores = (memory.counts(accesses, buffer) for accesses in (memory.loads, memory.stores))
         assert (loads == (slot != COPY)).all(), buffer.name
@@ -84,12 +84,12 @@ def assert_moved_once(memory: ptx.Memory, table: Table, hyper: Array) -> None:
     )
 
 
-def overhead(memory: ptx.Memory, table: Table, hyper: Array) -> float:
+def overhead(memory: ptx.Memory, table: Table) -> float:
     """What a table of one full tile loads besides elements, as a share of those; it must be of its part of the table.
 
     Distinct bytes count: threads that ask for the same are served at once.
     """
-    variant, elements = table.variant, reached_by(table, hyper)
+    variant, elements = table.variant, tensors_of(table)
     besides = sum(int((memory.counts(memory.loads, each) > 0).sum()) for each in memory.buffers if each not in elements)
     scalars = variant.compute.itemsize * len(variant.hyper_fields)
     wanted = table.tile_tensor.itemsize + 8 * (POINTERS + len(variant.present) + len(Signals._fields)) + scalars
@@ -101,8 +101,8 @@ def assert_moves_what_it_must(step: Moves, variant: Variant, tile: int, record_p
     hyper = variant.hyper_array(hyper_rows(variant, 1)[:1])
     tensors = [Tensors(variant, numels, ordinary_share=1.0) for numels in ([2 * tile, 5, tile + 129], [tile])]
     some, one = (each.table(tile) for each in tensors)
-    assert_moved_once(step(some, hyper), some, hyper)
-    share = overhead(step(one, hyper), one, hyper)
+    assert_moved_once(step(some, hyper), some)
+    share = overhead(step(one, hyper), one)
     record_property("share of what a full tile loads besides its elements", share)
     assert share < 0.02
 
@@ -131,6 +131,13 @@ def test_cupy_by_its_table(variant: Variant, record_property: RecordProperty) ->
     with patch.multiple(cupy_driver, DEVICE="cpu", run=run_cupy_table):
         assert_proved("cupy", variant, cupy_driver.TILE)
     assert_moves_what_it_must(run_cupy_table, variant, cupy_driver.TILE, record_property)
+
+
+@pytest.mark.parametrize("arch", ["sm_80", "sm_100"])
+@pytest.mark.parametrize("variant", FEW, ids=str)
+def test_cupy_on_other_gpus(variant: Variant, arch: str) -> None:
+    with patch.multiple(cupy_driver, DEVICE="cpu", run=partial(run_cupy_table, arch=arch)):
+        assert_proved("cupy", variant, cupy_driver.TILE, with_signals=False)
 
 
 @pytest.mark.parametrize("variant", [each for each in VARIANTS if not each.zero_grads], ids=str)

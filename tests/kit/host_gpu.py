@@ -8,11 +8,11 @@ makes of the source that CuPy writes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
@@ -29,20 +29,41 @@ from gpuopt.kernels.drivers.device_table import Placed
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
+from gpuopt.kernels.variant import Variant
 from kit import nvrtc, ptx
 from kit.ptx import Buffer
 
 Array = np.ndarray[Any, Any]
 
-KERNELS: dict[Any, tuple[str, ...]] = {
-    driver.step_kernel: (),
-    alternative_kernel: (),
-    triton_norm.square_kernel: ("sums",),
-    triton_norm.clip_kernel: ("wide", "narrow"),
-    triton_schedule.advance_kernel: ("hyper",),
-}
-"""The kernels of the Triton driver and of the sweeps, with those of their arguments that they write to."""
 
+class Reach(NamedTuple):
+    """What kernels reach by addresses that lie in what they are given."""
+
+    tensors: Sequence[Buffer] = ()
+    signals: Sequence[Buffer] = ()
+    schedule: Sequence[Buffer] = ()
+
+    @property
+    def gradients(self) -> list[Buffer]:
+        """Those of the tensors, to be read."""
+        return [replace(each, writable=False) for each in self.tensors if each.name.startswith("grad ")]
+
+
+class Rights(NamedTuple):
+    """What a kernel may do: which of its arguments it writes to, and what it reaches besides."""
+
+    writes: tuple[str, ...]
+    reaches: Callable[[Reach], Sequence[Buffer]]
+
+
+KERNELS: dict[Any, Rights] = {
+    driver.step_kernel: Rights((), lambda reach: [*reach.tensors, *reach.signals]),
+    alternative_kernel: Rights((), lambda reach: [*reach.tensors, *reach.signals]),
+    triton_norm.square_kernel: Rights(("sums",), lambda reach: reach.gradients),
+    triton_norm.clip_kernel: Rights(("wide", "narrow"), lambda reach: []),
+    triton_schedule.advance_kernel: Rights(("hyper",), lambda reach: [*reach.schedule, *reach.signals]),
+}
+"""The kernels of the Triton driver and of the sweeps."""
 
 _PLACE = driver.place
 
@@ -76,19 +97,20 @@ class HostGpu:
         self.launches: list[Launched] = []
         self.compilations: list[dict[str, Any]] = []
         self.edit: Callable[[str], str] = str
-        self._reachable: list[Buffer] = []
+        self._reaches: dict[int, Reach] = {}
 
     def place(self, table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> Placed:
         """The driver's ``place``; kernels may then reach what the table, the signals and the schedule point to."""
-        self._reachable = reached_by(table, hyper, signals)
-        return _PLACE(table, hyper, stream, signals)
+        schedule = schedule_of(hyper) if isinstance(hyper, Schedule) else []
+        placed = _PLACE(table, hyper, stream, signals)
+        reach = Reach(tensors_of(table), signals_of(table.variant, signals), schedule)
+        self._reaches |= dict.fromkeys((placed.rows.data_ptr(), placed.signals.data_ptr()), reach)
+        return placed
 
     def sum_squares(self, table: Table) -> Array:
-        """The driver's ``sum_squares``, which writes to nothing that the table points to."""
+        """The driver's ``sum_squares``, with what it places."""
         hyper = table.variant.hyper_array([[0.5] * len(table.variant.hyper_fields)])
-        placed = self.place(table, hyper)
-        self._reachable = [replace(each, writable=False) for each in self._reachable]
-        sums: Array = driver.sum_squares(table, placed).numpy()
+        sums: Array = driver.sum_squares(table, driver.place(table, hyper)).numpy()
         return sums
 
     def to_device(self, array: Array) -> torch.Tensor:
@@ -110,11 +132,13 @@ class HostGpu:
         program = ptx.Program.of(self.edit(compiled.asm["ptx"]))
         given = dict(zip(kernel.arg_names, arguments, strict=False))
         buffers = [
-            Buffer(name, each.data_ptr(), each.numel() * each.element_size(), name in KERNELS[kernel])
+            Buffer(name, each.data_ptr(), each.numel() * each.element_size(), name in KERNELS[kernel].writes)
             for name, each in given.items()
             if isinstance(each, torch.Tensor)
         ]
-        memory = ptx.Memory(buffers + self._reachable)
+        # What was placed together is known by the rows or the signals, of which each of these kernels takes one.
+        reach = next((self._reaches[each.address] for each in buffers if each.address in self._reaches), Reach())
+        memory = ptx.Memory([*buffers, *KERNELS[kernel].reaches(reach)])
         self.launches.append(Launched(compiled, memory))
         values = [each.data_ptr() if isinstance(each, torch.Tensor) else each for each in given.values()]
         # Triton adds the addresses of scratch memory, of which these kernels need none.
@@ -143,7 +167,9 @@ def host_gpu(arch: str = "sm_90", runs: bool = True) -> Iterator[HostGpu]:
         patch.object(driver, "on_stream", lambda device, stream: nullcontext()),
         patch.object(driver, "_to_device", gpu.to_device),
         patch.object(driver, "_overwrite", _overwrite),
+        patch.object(driver._Spare, "__init__", lambda spare, copy: setattr(spare, "_copy", copy)),
         patch.object(driver, "place", gpu.place),
+        patch.object(driver, "unavailable", lambda: None),
         *(patch.object(module, "DEVICE", "cpu") for module in (driver, triton_norm)),
     ]
     for kernel in KERNELS:
@@ -169,29 +195,32 @@ def _overwrite(buffer: torch.Tensor, array: Array) -> None:
     buffer[: len(array)].copy_(torch.from_numpy(array))
 
 
-def reached_by(table: Table, hyper: Array | Schedule, signals: Signals = NO_SIGNALS) -> list[Buffer]:
-    """What a step reaches by addresses: the elements of its tensors, signals, and what a schedule points to."""
+def tensors_of(table: Table) -> list[Buffer]:
+    """The elements of every tensor of a table."""
     variant = table.variant
-    buffers = [
+    return [
         Buffer(f"{slot} of tensor {index}", int(address), int(row[NUMEL]) * format.itemsize, slot in variant.written)
         for index, row in enumerate(table.rows)
         for slot, format, address in zip(variant.slots, variant.formats, row[POINTERS:], strict=True)
         if format is not None
     ]
+
+
+def signals_of(variant: Variant, signals: Signals) -> list[Buffer]:
+    """The scalars of the signals that are given."""
     sizes = Signals(4, variant.compute.itemsize, 4)
-    buffers += [
+    return [
         Buffer(name, address, size, writable=False)
         for name, address, size in zip(Signals._fields, signals, sizes, strict=True)
         if address
     ]
-    if isinstance(hyper, Schedule):
-        buffers += [Buffer("a step count", int(address), 4, writable=True) for address in hyper.counts]
-        buffers += [
-            Buffer("a setting", int(source) & -2, 8 if source & 1 else 4, writable=False)
-            for source in hyper.sources.ravel()
-            if source
-        ]
-    return buffers
+
+
+def schedule_of(schedule: Schedule) -> list[Buffer]:
+    """The step counts and the settings that a schedule points to."""
+    counts = [Buffer("a step count", int(address), 4, writable=True) for address in schedule.counts]
+    sources = sorted({int(source) for source in schedule.sources.ravel() if source})
+    return counts + [Buffer("a setting", source & -2, 8 if source & 1 else 4, writable=False) for source in sources]
 
 
 def run_cupy_table(
@@ -201,6 +230,7 @@ def run_cupy_table(
     signals: Signals = NO_SIGNALS,
     elements: int | None = None,
     block: int = CUPY_THREADS,
+    arch: str = "sm_90",
 ) -> ptx.Memory:
     """CuPy's table kernel, with the signature of a driver; returns what it has touched.
 
@@ -211,6 +241,7 @@ def run_cupy_table(
         signals: Scalars that govern the step.
         elements: Of a thread, if not as many as the driver has.
         block: Threads of a block.
+        arch: What the kernel is compiled for.
     """
     variant = table.variant
     elements = elements or cuda_source.elements_per_thread(variant)
@@ -218,9 +249,9 @@ def run_cupy_table(
     given = {"rows": table.rows.ravel(), "tile_tensor": table.tile_tensor, "hyper": hyper.ravel(), "signals": words}
     buffers = [Buffer(name, each.ctypes.data, each.nbytes, writable=False) for name, each in given.items()]
     arguments = [_array(each.ctypes.data, each.size, each.itemsize) for each in given.values()]
-    code = nvrtc.table(variant, "sm_90", table.tile, elements).ptx
+    code = nvrtc.table(variant, arch, table.tile, elements).ptx
     threads = table.tiles * (table.tile // elements)
-    return _launch_cupy(code, buffers + reached_by(table, hyper, signals), threads, arguments, block)
+    return _launch_cupy(code, buffers + tensors_of(table) + signals_of(variant, signals), threads, arguments, block)
 
 
 def run_cupy_arrays(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
@@ -237,7 +268,7 @@ def run_cupy_arrays(table: Table, hyper: Array, stream: int = 0, signals: Signal
             if format is not None
         )
         scalars = [each.tobytes() for each in hyper[row[HYPER_ROW]]]
-        _launch_cupy(code, reached_by(table, hyper), numel, [g, *scalars, p, *state], CUPY_THREADS)
+        _launch_cupy(code, tensors_of(table), numel, [g, *scalars, p, *state], CUPY_THREADS)
 
 
 def _launch_cupy(code: str, buffers: list[Buffer], size: int, arguments: list[bytes], block: int) -> ptx.Memory:
