@@ -27,6 +27,14 @@ GRACE = 10.0
 SHOWN = 1800
 """Characters of a stage's output that are shown when it is over; all of it is in the log."""
 
+ENVIRONMENT = {
+    "TRITON_INTERPRET": "0",
+    "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # whatever else is installed there, its warnings would be errors
+    "PYTHONUNBUFFERED": "1",
+    "COLUMNS": "110",
+}
+"""What is set for all stages."""
+
 LOG, JSON = "log.txt", "round.json"
 
 
@@ -74,7 +82,7 @@ def _run(stage: Stage, log: Path) -> tuple[int, str]:
     """Exit code of a stage, and whether it was done, overran or was interrupted."""
     # -P: the root of the repository must not be on the path, where kernels/ would hide another package.
     command = [sys.executable, "-P", *stage.arguments]
-    environment = {**os.environ, "TRITON_INTERPRET": "0", "PYTHONUNBUFFERED": "1", "COLUMNS": "110"}
+    environment = {**os.environ, **ENVIRONMENT}
     with log.open("ab") as output:
         output.write(f"\n== {stage.name}: {' '.join(command)}\n".encode())
         output.flush()

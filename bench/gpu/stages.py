@@ -37,7 +37,7 @@ def stages(folder: Path) -> dict[str, Stage]:
     gpu_drivers = [word for name, entry in DRIVERS.items() if entry.device == "cuda" for word in ("--driver", name)]
     bench = ["bench", "--device", "cuda", "--quick", "--only", "*", "--budget", "110", "--out", out]
     verify = ["verify", "--quick", *gpu_drivers, "--json", f"{out}/verify.json"]
-    tests = ["-q", "-m", "gpu", "-n", workers, f"--junitxml={out}/tests.xml", "tests/gpu"]
+    tests = ["-p", "xdist", "-q", "-m", "gpu", "-n", workers, f"--junitxml={out}/tests.xml", "tests/gpu"]
     made = (
         Stage("smoke", 45, ("-m", "gpuopt.bench.gpu.smoke", out)),
         Stage("bench", 165, ("-m", "gpuopt", *bench)),
