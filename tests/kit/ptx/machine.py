@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kit.ptx.instructions import JUMPS, Step, compile_step
+from kit.ptx.instructions import JUMPS, compile_step
 from kit.ptx.memory import Memory
+from kit.ptx.operands import Step
 from kit.ptx.program import Program
 from kit.ptx.shared import Shared
 
