@@ -22,7 +22,7 @@ lint: .venv/installed  ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/hadolint docker/Dockerfile
-	$(BIN)/shellcheck docker/*.sh
+	$(BIN)/shellcheck bench/*.sh docker/*.sh
 
 format: .venv/installed  ## format and fix what can be fixed
 	$(BIN)/ruff format
