@@ -399,6 +399,11 @@ def test_a_driver_for_gpus_that_is_interpreted_proves_nothing_of_a_gpu(plant: Ca
 def test_interpreted_triton_is_said_to_be() -> None:
     """One variant, in a process of its own: Triton either interprets or compiles in one."""
     pytest.importorskip("triton")
+    from kit import interpreter
+
+    reason = interpreter.unusable()
+    if reason:
+        pytest.skip(reason)
     program = """
 from rich.console import Console
 from gpuopt.verify import command, run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,18 @@ def checkpoint(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """Parameters and state dict."""
     made = [param.detach() for group in optimizer.param_groups for param in group["params"]]
     return {"params": made, "optimizer": optimizer.state_dict()}
+
+
+@cache
+def makes_missing_state(case: str) -> bool:
+    """Whether torch.optim makes the state that a checkpoint lacks, which Adagrad does in newer versions alone."""
+    optimizer = new(torch.optim, case, params())
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": {}})
+    try:
+        train(optimizer, range(1))
+    except KeyError:
+        return False
+    return True
 
 
 def through_a_file(saved: Any) -> Any:
