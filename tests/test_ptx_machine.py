@@ -269,6 +269,13 @@ def test_threads_go_their_own_ways() -> None:
     assert b.tolist() == [steps_to_one(number) for number in a.tolist()]
 
 
+def test_a_kernel_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kit.ptx.machine.MOST_STRETCHES", 1000)
+    a = np.zeros(1, np.int32)
+    with pytest.raises(RuntimeError, match="k does not end"):
+        run("again:\nbra.uni again;", a, a.copy())
+
+
 def test_blocks_know_which_they_are() -> None:
     a, b = np.zeros(1, np.int32), np.zeros(3 * 32, np.int32)
     body = """ld.param.u64 %d1, [b];

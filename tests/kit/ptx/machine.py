@@ -27,6 +27,9 @@ POISON = 0xA5A5_5A5A_A5A5_5A5A
 MOST_THREADS = 1 << 16
 """Threads that are run at once."""
 
+MOST_STRETCHES = 1_000_000
+"""Stretches of code between jumps after which a kernel is taken for one that does not end."""
+
 
 class Machine:
     """Some blocks of a launch.
@@ -61,9 +64,12 @@ class Machine:
 
     def run(self, program: Program) -> None:
         """Until all threads have ended."""
-        stretches = _stretches(program)
+        stretches, taken = _stretches(program), 0
         with np.errstate(all="ignore"):
             while (low := int(self.at.min())) < self._end:
+                taken += 1
+                if taken > MOST_STRETCHES:
+                    raise RuntimeError(f"{program.name} does not end")
                 behind = self.at == low
                 lanes = slice(None) if behind.all() else np.flatnonzero(behind)
                 steps, after = stretches[low]
@@ -108,7 +114,7 @@ def launch(
         AccessError: A thread touched something else, or missed its alignment.
         UnsoundError: An instruction rounds in another way than IEEE 754, or may.
         NotImplementedError: An instruction is not known here.
-        RuntimeError: Threads of a block wait for each other in vain, or do not where they should.
+        RuntimeError: A barrier is not for all threads of a block, or the kernel does not end.
         ValueError: The arguments are not those of the kernel.
     """
     sizes = list(program.parameters.values())
