@@ -12,9 +12,10 @@ if ! name=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | head
     echo "on_gpu.sh: no NVIDIA GPU here (nvidia-smi names none); nothing was installed or run." >&2
     exit 2
 fi
-if ! "$python" -m pip install --quiet --no-deps --no-build-isolation -e .; then
+install=("$python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .)
+if ! timeout 60 "${install[@]}"; then
     echo "on_gpu.sh: could not install the checkout; running it from where it lies." >&2
     export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 fi
-# -P: the root of the repository must not be on the path, where kernels/ would hide another package.
+# -P: unless there is no other way, the root of the repository is not on the path, where kernels/ hides other packages.
 exec "$python" -P -m gpuopt.bench.gpu "$out/$(tr -cs 'a-z0-9\n' - <<<"${name,,}")" "$@"

@@ -33,6 +33,7 @@ from gpuopt.bench.gpu import round as round_
 from gpuopt.bench.gpu import smoke, stages
 from gpuopt.bench.gpu.stages import Stage
 from gpuopt.bench.gpu.summary import summary
+from gpuopt.bench.results import Results
 from gpuopt.bench.workloads import DECISIVE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +65,7 @@ def test_the_script_refuses_without_a_gpu_and_hands_over_with_one(script, tmp_pa
     assert not (tmp_path / "calls").exists()
     assert script("echo 'NVIDIA Fake 100 80GB'", "smoke", "tests").returncode == 0
     assert (tmp_path / "calls").read_text().splitlines() == [
-        "-m pip install --quiet --no-deps --no-build-isolation -e .",
+        "-m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .",
         "-P -m gpuopt.bench.gpu /somewhere/nvidia-fake-100-80gb smoke tests",
     ]
 
@@ -96,18 +97,19 @@ def test_some_stages_are_run_in_their_order(tmp_path, monkeypatch):
     assert ran == ["smoke", "tests", "smoke", "bench", "verify", "tests", "sweeps"]
 
 
-def test_all_stages_fit_into_what_a_gpu_is_lent_for():
+def test_all_stages_fit_into_what_a_gpu_is_lent_for(monkeypatch):
     found = stages.stages(Path("/out/gpu"))
-    installation = 10
-    assert sum(stage.limit + round_.GRACE * (stage.name != "smoke") for stage in found.values()) < 600
-    assert sum(stage.limit for stage in found.values()) + installation < 9 * 60
-    names = {"smoke.json", "bench.json", "report.html", "verify.json", "tests.xml", "sweeps.json"}
-    names |= {round_.LOG, round_.JSON}
-    assert len(names) == 8
+    installation = 15
+    assert sum(stage.limit + round_.GRACE for stage in found.values()) + installation < 9 * 60
+    names = [name for stage in found.values() for name in stage.files] + [round_.LOG, round_.JSON]
+    assert len(names) == len(set(names)) == 8
     for stage in found.values():
-        named = {Path(word.partition("=")[2] or word).name for word in stage.arguments if "/out/gpu/" in word}
-        assert named <= names
-        assert any("/out/gpu" in word for word in stage.arguments)
+        given = {Path(word.partition("=")[2] or word) for word in stage.arguments if "/out/gpu" in word}
+        assert given
+        assert {path.name for path in given if path.suffix} <= set(stage.files)
+    assert "xdist" in found["tests"].arguments
+    monkeypatch.setattr(stages, "find_spec", lambda name: None)
+    assert "-n" not in stages.stages(Path("/out/gpu"))["tests"].arguments
 
 
 def python(name: str, code: str, limit: float = 60.0) -> Stage:
@@ -214,7 +216,14 @@ def test_the_last_line_says_what_came_of_it(tmp_path):
     decisive = DECISIVE[0]
     shown = invented.workload("cuda", "llama-3.2-1b", numel=10**9, key=decisive.key)
     shown["rows"][1].update(device=None, step=None, copy_share=None, why="it was wrong")
-    bench = invented.empty(workloads=[shown], machine=invented.machine(gpus=1), copies=invented.copies("cuda"))
+    bench = invented.empty(
+        workloads=[shown],
+        machine=invented.machine(gpus=1),
+        copy=invented.copies("cuda"),
+        skipped=[{"what": DECISIVE[1].key, "why": "the budget was spent"}],
+        faults=[f"{DECISIVE[2].key}: RuntimeError: no"],
+    )
+    assert bench.keys() == Results("quick", [], {**invented.machine()}, {}).as_dict().keys()
     (tmp_path / "bench.json").write_text(json.dumps(bench))
     probes = [{"name": "triton: Adam", "why": None}, {"name": "cupy: Adam", "why": "no"}]
     (tmp_path / smoke.JSON).write_text(json.dumps({"probes": probes}))
@@ -222,20 +231,41 @@ def test_the_last_line_says_what_came_of_it(tmp_path):
     (tmp_path / "verify.json").write_text(json.dumps({"lines": lines}))
     (tmp_path / "tests.xml").write_text(JUNIT)
     rows = [{"name": "sooner", "why": "it spilled"}, {"name": "later", "why": None}]
-    (tmp_path / "sweeps.json").write_text(json.dumps({"groups": [{"subject": "Adam", "rows": rows}]}))
-    done = [{"stage": name, "code": name == "tests", "ended": "overran"} for name in stages.stages(tmp_path)]
+    found = {"groups": [{"subject": "Adam", "rows": rows}], "missing": ["cupy, Adam: the budget was spent"]}
+    (tmp_path / "sweeps.json").write_text(json.dumps(found))
+    done = [{"stage": name, "code": 0, "ended": "overran"} for name in stages.stages(tmp_path)]
     line = summary(tmp_path, done)
     assert "\n" not in line
     for part in (
         "NVIDIA Invented 90, copy 3,012 GB/s",
         f"{decisive.key}: triton 97% 1.17x torch fused 2.94x torch foreach, cupy it was wrong",
+        f"{DECISIVE[1].key}: the budget was spent",
+        f"{DECISIVE[2].key}: RuntimeError: no",
+        f"{DECISIVE[3].key}: not there",
         "smoke: 1 of 2 pass (not cupy: Adam)",
         "verify: 40 comparisons, 1 faults (not triton adam)",
         "tests: 3 pass, 1 fail, 1 skipped (not test_x[1])",
-        "sweeps: 1 groups (not Adam: sooner)",
-        "tests overran with True",
+        "sweeps: 1 groups, 1 missing (not Adam: sooner)",
+        "smoke overran with 0, bench overran with 0",
     ):
         assert part in line
+
+
+def test_where_one_has_no_time_on_the_gpu_all_are_compared_by_the_hosts_clock(tmp_path):
+    shown = invented.workload("cuda", "llama-3.2-1b", numel=10**9, key=DECISIVE[0].key)
+    rows = {row["contender"]: row for row in shown["rows"]}
+    for name, seconds in (("gpuopt triton", 0.5), ("torch fused", 1.0), ("torch foreach", 2.0)):
+        rows[name]["step"] = invented.spread(seconds)
+    rows["torch foreach"]["device"] = None
+    (tmp_path / "bench.json").write_text(json.dumps(invented.empty(workloads=[shown])))
+    assert f"{DECISIVE[0].key} (host): triton 97% 2.00x torch fused 4.00x torch foreach" in summary(tmp_path, [])
+
+
+def test_files_of_an_earlier_round_are_gone_when_a_stage_begins(tmp_path):
+    for name in ("its.json", "other.json", "half.json.part"):
+        (tmp_path / name).write_text("old")
+    assert round_.run([Stage("dies", 60.0, ("-c", "raise SystemExit(3)"), ("its.json",))], tmp_path) == round_.FAILED
+    assert {each.name for each in tmp_path.iterdir()} == {"other.json", round_.LOG, round_.JSON}
 
 
 def test_the_last_line_is_there_without_any_files(tmp_path):

@@ -10,7 +10,8 @@
 4. Quick has each set of options of each rule, and each format of each kind of slot, and says what is left out: other
    combinations, and for all variants but one, which is named, the case of a prologue that changes nothing.
 5. A driver that does not exist, cannot run here or is the oracle is refused with exit code 2 and the reason. Where only
-   the oracle runs, nothing is proved, and the exit code is 3. A driver that cannot run is named with the reason.
+   the oracle runs, nothing is proved, and the exit code is 3. A driver that cannot run is named with the reason. So it
+   is with those for one device, if only they are asked for.
 6. Ctrl-C prints what has been compared until then, and the exit code is 130.
 7. Several processes find what one finds; one that dies fails what it ran.
 8. Lines fit 80 columns, and what is piped has no colour and no bar.
@@ -603,3 +604,14 @@ def test_a_json_that_cannot_be_written_is_refused(plant: Callable[..., None], tm
     done = verify("--json", str(tmp_path / "file" / "verify.json"))
     assert done.exit_code == command.UNUSABLE
     assert "--json must be in a folder that can be written" in done.stderr
+
+
+def test_drivers_for_one_device_are_compared_as_far_as_they_run(plant: Callable[..., None]) -> None:
+    plant(name="host")
+    plant(name="there", device="cuda")
+    plant(name="absent", device="cuda", reason="it sees no device")
+    result = verify("--quick", "--device", "cuda")
+    assert result.exit_code == 0
+    assert "Comparing there with numpy" in result.output
+    assert "absent does not run here: it sees no device." in result.output
+    assert verify("--device", "tpu").exit_code == command.UNUSABLE

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from gpuopt.bench.gpu.stages import Stage, stages
-from gpuopt.bench.gpu.summary import summary
+from gpuopt.bench.gpu.summary import failed, summary
 from gpuopt.output import refuse, write_json
 
 FAILED, INTERRUPTED = 1, 130
@@ -59,6 +59,8 @@ def run(chosen: Iterable[Stage], folder: Path) -> int:
     done: list[dict[str, Any]] = []
     interrupted = False
     for stage in chosen:
+        for name in stage.files:
+            (folder / name).unlink(missing_ok=True)  # else those of an earlier round would speak for this one
         print(f"== {stage.name}, at most {stage.limit:g} s", flush=True)
         begun = time.perf_counter()
         code, ended = _run(stage, folder / LOG)
@@ -70,12 +72,14 @@ def run(chosen: Iterable[Stage], folder: Path) -> int:
         if ended == "interrupted":
             interrupted = True
             break
+    for part in folder.glob("*.part"):
+        part.unlink()  # of a file that was being written when its stage was killed
     line = summary(folder, done)
     write_json({"stages": done, "summary": line}, folder / JSON)
     print(line, flush=True)
     if interrupted:
         return INTERRUPTED
-    return FAILED if any(each["code"] for each in done) else 0
+    return FAILED if any(map(failed, done)) else 0
 
 
 def _run(stage: Stage, log: Path) -> tuple[int, str]:

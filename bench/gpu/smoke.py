@@ -82,23 +82,27 @@ def probes(device: str) -> Iterator[Probe]:
         device: ``"cuda"``; or ``"cpu"`` for what can be tried with Triton interpreted, without a GPU.
     """
     reasons = backends.available()
+    usable = []
     for name, entry in DRIVERS.items():
         if entry.device != "cuda":
             continue
         why = reasons[name]
         if why is not None:
             yield Probe(name, partial(_refuse, why))
-            continue
-        if device == "cuda" or entry.is_interpreted():
-            yield from _of_driver(name, device)
+        elif device == "cuda" or entry.is_interpreted():
+            usable.append(name)
+            yield Probe(f"{name}: Adam, the driver by itself", partial(_driver, name, ADAM))
     if device == "cuda":
         yield Probe("CuPy on the default stream, known by its handle 0", _cupy_on_handle_0)
         yield Probe("a kernel of CuPy's in a capture of PyTorch's", _cupy_in_a_capture)
+        for name in usable:
+            yield Probe(f"{name}: a step captured in a CUDA graph, and replayed", partial(_replayed, name))
+    for name in usable:
+        yield from _of_driver(name, device)
 
 
 def _of_driver(name: str, device: str) -> Iterator[Probe]:
-    for title, variant in (("Adam", ADAM), ("RMSProp", RMSPROP)):
-        yield Probe(f"{name}: {title}, the driver by itself", partial(_driver, name, variant))
+    yield Probe(f"{name}: RMSProp, the driver by itself", partial(_driver, name, RMSPROP))
     for kind in ("Adam", "RMSprop"):
         yield Probe(f"{name}: gpuopt.{kind} for PyTorch", partial(_torch, kind, name, device))
     yield Probe(f"{name}: scalars that the device computes", partial(_torch, "Adam", name, device, capturable=True))
@@ -107,7 +111,6 @@ def _of_driver(name: str, device: str) -> Iterator[Probe]:
     if device == "cuda":
         for kind in ("Adam", "RMSProp"):
             yield Probe(f"{name}: gpuopt.arrays.{kind} with CuPy", partial(_arrays, kind, name))
-        yield Probe(f"{name}: a step captured in a CUDA graph, and replayed", partial(_replayed, name))
 
 
 def _refuse(why: str) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import cores
 
 MOST_WORKERS = 12
@@ -20,11 +20,13 @@ class Stage:
         name: What it is called by.
         limit: Seconds after which it is interrupted.
         arguments: Of Python.
+        files: Names of what it leaves.
     """
 
     name: str
     limit: float
     arguments: tuple[str, ...]
+    files: tuple[str, ...] = ()
 
 
 def stages(folder: Path) -> dict[str, Stage]:
@@ -34,15 +36,15 @@ def stages(folder: Path) -> dict[str, Stage]:
         folder: Where each leaves its files.
     """
     out, workers = str(folder), str(min(MOST_WORKERS, cores()))
-    gpu_drivers = [word for name, entry in DRIVERS.items() if entry.device == "cuda" for word in ("--driver", name)]
-    bench = ["bench", "--device", "cuda", "--quick", "--only", "*", "--budget", "110", "--out", out]
-    verify = ["verify", "--quick", *gpu_drivers, "--json", f"{out}/verify.json"]
-    tests = ["-p", "xdist", "-q", "-m", "gpu", "-n", workers, f"--junitxml={out}/tests.xml", "tests/gpu"]
+    bench = ["bench", "--device", "cuda", "--quick", "--only", "*", "--budget", "100", "--out", out]
+    verify = ["verify", "--quick", "--device", "cuda", "--json", f"{out}/verify.json"]
+    on_all_cores = ["-p", "xdist", "-n", workers] if find_spec("xdist") is not None else []
+    tests = [*on_all_cores, "-q", "-m", "gpu", f"--junitxml={out}/tests.xml", "tests/gpu"]
     made = (
-        Stage("smoke", 45, ("-m", "gpuopt.bench.gpu.smoke", out)),
-        Stage("bench", 165, ("-m", "gpuopt", *bench)),
-        Stage("verify", 60, ("-m", "gpuopt", *verify)),
-        Stage("tests", 120, ("-m", "pytest", *tests)),
-        Stage("sweeps", 130, ("-m", "gpuopt.bench.sweeps", out, "--budget", "100")),
+        Stage("smoke", 40, ("-m", "gpuopt.bench.gpu.smoke", out), ("smoke.json",)),
+        Stage("bench", 150, ("-m", "gpuopt", *bench), ("bench.json", "report.html")),
+        Stage("verify", 45, ("-m", "gpuopt", *verify), ("verify.json",)),
+        Stage("tests", 110, ("-m", "pytest", *tests), ("tests.xml",)),
+        Stage("sweeps", 125, ("-m", "gpuopt.bench.sweeps", out, "--budget", "95"), ("sweeps.json",)),
     )
     return {stage.name: stage for stage in made}

@@ -18,35 +18,52 @@ def summary(folder: Path, done: Sequence[Mapping[str, Any]]) -> str:
     """What the files of a round say: the device, the decisive rows, and what failed, stage by stage."""
     bench = _json(folder / "bench.json") or {}
     gpus = bench.get("machine", {}).get("gpus") or [{"name": "no GPU known"}]
-    copy = bench.get("copies", {}).get("cuda")
+    copy = bench.get("copy", {}).get("cuda")
     parts = [gpus[0]["name"] + (f", copy {copy['gb_per_s']:,.0f} GB/s" if copy else "")]
-    workloads = {each["key"]: each for each in bench.get("workloads", [])}
-    parts += [_rows(workloads[each.key]) for each in DECISIVE if each.key in workloads]
+    if bench:
+        workloads = {each["key"]: each for each in bench["workloads"]}
+        parts += [
+            _rows(workloads[each.key]) if each.key in workloads else f"{each.key}: {_missing(bench, each.key)}"
+            for each in DECISIVE
+        ]
     parts += [_failures(stage["stage"], folder) for stage in done]
-    bad = [f"{each['stage']} {each['ended']} with {each['code']}" for each in done if each["code"]]
+    bad = [f"{each['stage']} {each['ended']} with {each['code']}" for each in done if failed(each)]
     parts.append(", ".join(bad) if bad else "no stage failed")
     return "; ".join(part for part in parts if part)
 
 
+def failed(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage was not done, or says that something is wrong."""
+    return bool(stage["code"]) or stage["ended"] != "done"
+
+
+def _missing(bench: Mapping[str, Any], key: str) -> str:
+    """Why a workload has no rows."""
+    said = [each["why"] for each in bench["skipped"] if each["what"] == key]
+    said += [fault.partition(": ")[2] for fault in bench["faults"] if fault.startswith(f"{key}: ")]
+    return said[0] if said else "not there"
+
+
 def _rows(workload: Mapping[str, Any]) -> str:
-    """Share of the copy's bandwidth of gpuopt's rows, and how many times as fast they are as torch's."""
+    """Share of the copy's bandwidth of gpuopt's rows, and how many times as fast they are as torch's.
+
+    All by the same clock: that of the GPU where all rows have it, else the host's.
+    """
     rows = {row["contender"]: row for row in workload["rows"]}
+    on_gpu = all(row["device"] for row in rows.values() if row["step"])
+    times = {name: row["device" if on_gpu else "step"] for name, row in rows.items() if row["step"]}
     said = []
     for name in OURS:
-        ours = _time(rows.get(name))
-        if ours is None:
-            said.append(f"{name.split()[1]} {rows[name]['why'] if name in rows else 'absent'}")
+        short = name.split()[1]
+        if name not in times:
+            said.append(f"{short} {rows[name]['why'] if name in rows else 'absent'}")
             continue
         share = rows[name]["copy_share"]
-        ratios = [f"{_time(rows.get(other)) / ours:.2f}x {other}" for other in THEIRS if _time(rows.get(other))]
-        said.append(" ".join([name.split()[1], "" if share is None else f"{share:.0%}", *ratios]))
-    return f"{workload['key']}: {', '.join(said)}"
-
-
-def _time(row: Mapping[str, Any] | None) -> Any:
-    """The median of a row: on the GPU where it is known, else as the host sees it."""
-    times = row and (row["device"] or row["step"])
-    return times and times["median"]
+        ratios = [
+            f"{times[other]['median'] / times[name]['median']:.2f}x {other}" for other in THEIRS if other in times
+        ]
+        said.append(" ".join([short, *([] if share is None else [f"{share:.0%}"]), *ratios]))
+    return f"{workload['key']}{'' if on_gpu else ' (host)'}: {', '.join(said)}"
 
 
 def _failures(stage: str, folder: Path) -> str:
@@ -63,9 +80,9 @@ def _failures(stage: str, folder: Path) -> str:
     if stage == "tests":
         return _tests(folder / "tests.xml")
     if stage == "sweeps":
-        groups = (_json(folder / "sweeps.json") or {"groups": []})["groups"]
-        bad = [f"{group['subject']}: {row['name']}" for group in groups for row in group["rows"] if row["why"]]
-        return f"sweeps: {len(groups)} groups" + _named(bad)
+        found = _json(folder / "sweeps.json") or {"groups": [], "missing": []}
+        bad = [f"{group['subject']}: {row['name']}" for group in found["groups"] for row in group["rows"] if row["why"]]
+        return f"sweeps: {len(found['groups'])} groups, {len(found['missing'])} missing" + _named(bad)
     return ""
 
 

@@ -33,6 +33,9 @@ def verify(
     driver: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Compare only this driver. May be given several times.")
     ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Compare only drivers for cpu or for cuda, those of them that run here.")
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random bits.", min=0)] = 0,
     json: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write what comes of it there too, as it comes.")
@@ -52,6 +55,9 @@ def verify(
     """
     console = Console()
     reasons = backends.available()
+    if device not in (None, "cpu", "cuda"):
+        raise typer.BadParameter(f"must be cpu or cuda, but is {device}", param_hint="--device")
+    reasons = {name: why for name, why in reasons.items() if device in (None, DRIVERS[name].device) or name == ORACLE}
     chosen = _chosen(driver, reasons)
     problem = None if json is None else unwritable(json.parent, "--json must be in")
     if problem is not None:
