@@ -181,10 +181,13 @@ class PlayedBuffer:
         return SimpleNamespace(set=lambda array, stream: self.queued.append((part, array, stream)))
 
 
+STREAM = SimpleNamespace(ptr=7)
+
+
 def test_what_a_copy_is_made_from_is_kept_until_it_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[PlayedEvent] = []
     monkeypatch.setattr(PlayedEvent, "made", events)
-    cuda = SimpleNamespace(Event=PlayedEvent, get_current_stream=lambda: "stream")
+    cuda = SimpleNamespace(Event=PlayedEvent, get_current_stream=lambda: STREAM)
     monkeypatch.setattr(cupy_staging, "cupy", SimpleNamespace(cuda=cuda))
     monkeypatch.setattr(cupy_staging, "cupyx", SimpleNamespace(empty_pinned=np.empty))
     staging, buffer, alive = cupy_staging.Staging(), PlayedBuffer(), []
@@ -193,7 +196,7 @@ def test_what_a_copy_is_made_from_is_kept_until_it_is_done(monkeypatch: pytest.M
         array[:] = step
         staging.overwrite(buffer, array)
         part, pinned, stream = buffer.queued.pop()
-        assert (part, stream, events[-1].stream) == (slice(4), "stream", "stream")
+        assert (part, stream, events[-1].stream) == (slice(4), STREAM, STREAM)
         alive.append(weakref.ref(pinned))
         del pinned
     array[:] = -1

@@ -165,6 +165,8 @@ FLOATS = [
     ("cvt.rn.bf16x2.f32 %r1, %f1, 0f40400000; mov.b32 {%h1, _}, %r1; cvt.f32.bf16 %f1, %h1;", 5.0, 3.0),
     ("cvt.rn.bf16x2.f32 %r1, %f1, 0f40400000; mov.b32 {_, %h1}, %r1; add.rn.f32.bf16 %f1, %h1, %f1;", 5.0, 10.0),
     ("cvt.rzi.s32.f32 %r1, %f1; setp.eq.s32 %p1, %r1, -2; @%p1 mov.f32 %f1, 0f3F800000;", -2.75, 1.0),
+    ("cvt.rzi.s32.f32 %r1, %f1; setp.eq.s32 %p1, %r1, 2147483647; @%p1 mov.f32 %f1, 0f3F800000;", 1e30, 1.0),
+    ("cvt.rzi.s32.f32 %r1, %f1; setp.eq.s32 %p1, %r1, 0; @%p1 mov.f32 %f1, 0f3F800000;", NAN, 1.0),
     (f"{PAIR} add.rn.f32x2 %d2, %d2, %d2; mov.b64 {{_, %r1}}, %d2; mov.b32 %f1, %r1;", 1.5, 4.0),
     (f"{PAIR} mul.rn.f32x2 %d2, %d2, %d2; mov.b64 {{%r1, _}}, %d2; mov.b32 %f1, %r1;", 1.5, 2.25),
 ]
@@ -204,6 +206,8 @@ def test_loads_extend_into_wider_registers() -> None:
         "atom.global.add.u32 %r1, [%d0], 1;",
         "mov.u32 %r1, %clock;",
         "st.local.u32 [%d0], %r1;",
+        "ld.global.nc.u32 %r1, [%d0];",
+        "cvt.rn.bf16.s32 %h1, %r1;",
         "bar.red.popc.u32 %r1, 0, %p1;",
     ],
 )
@@ -376,6 +380,35 @@ def test_threads_in_several_buffers_are_each_looked_at() -> None:
         run(body.format(128), a, b, threads=3)  # the second thread between the two
     with pytest.raises(ptx.AccessError, match="only to be read"):
         run(body.format(256).replace("ld.global.s32 %r1, [%d0]", "st.global.s32 [%d0], %r0"), a, b, threads=2)
+
+
+ADDS_ONE = """ld.param.u64 %d1, [b];
+    mov.u32 %r0, %tid.x;
+    {at}
+    mad.wide.u32 %d1, %r0, 4, %d1;
+    ld.global.s32 %r1, [%d1];
+    add.s32 %r1, %r1, 1;
+    st.global.s32 [%d1], %r1;"""
+
+
+def test_what_depends_on_who_is_first_is_an_error() -> None:
+    a, b = np.zeros(64, np.int32), np.zeros(64, np.int32)
+    own = "mov.u32 %r1, %ctaid.x;\nmad.lo.s32 %r0, %r1, 32, %r0;"
+    run(ADDS_ONE.format(at=own), a, b, grid=2)
+    assert b.tolist() == [1] * 64
+    for most in (1 << 16, 32):  # in one go they add but one, one after the other two
+        with patch("kit.ptx.machine.MOST_THREADS", most), pytest.raises(ptx.AccessError, match="two threads store to"):
+            run(ADDS_ONE.format(at=""), a, b, grid=2)
+    with pytest.raises(ptx.AccessError, match="two threads store to byte 0 of b"):
+        run("ld.param.u64 %d1, [b];\nmov.u32 %r0, %tid.x;\nst.global.s32 [%d1], %r0;", a, b)
+    neighbour = f"""{ADDS_ONE.format(at=own)}
+    mov.u32 %r1, %ctaid.x;
+    setp.eq.s32 %p1, %r1, 0;
+    @%p1 ld.global.s32 %r2, [%d1+128];"""
+    with pytest.raises(ptx.AccessError, match="a block loads what another stores, at byte 128 of b"):
+        run(neighbour, a, b, grid=2)
+    with pytest.raises(ptx.AccessError, match="two warps write to the same byte"):
+        run(each_thread("", "", "mov.b32 %r2, smem;\nst.shared.b32 [%r2], %r0;", 4, 4), a, b, threads=64, shared=16)
 
 
 def test_arguments_must_be_those_of_the_kernel() -> None:

@@ -79,7 +79,7 @@ def assert_moved_once(memory: ptx.Memory, table: Table) -> None:
         assert (stores == (slot in variant.written)).all(), buffer.name
         moved += int(loads.sum() + stores.sum())
     assert moved == variant.bytes_per_element * table.numel
-    assert sum(size * len(addresses) for addresses, size in memory.stores) == table.numel * sum(
+    assert sum(access.size * len(access.addresses) for access in memory.stores) == table.numel * sum(
         format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if slot in variant.written
     )
 

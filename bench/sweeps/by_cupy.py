@@ -60,7 +60,7 @@ def alternatives(variant: Variant, arch: str) -> list[Alternative]:
 
 def forms(variant: Variant, arch: str) -> list[Alternative]:
     """The product's kernel that walks a table, and the one that it has for single arrays."""
-    plain = partial(_resources_of, driver.array_kernel, variant, arch)
+    plain = partial(_resources_of, driver.array_kernel(variant), variant, arch)
     return [alternatives(variant, arch)[0], Alternative(PLAIN, driver.TILE, driver.run_plain, plain, tensors=1)]
 
 
@@ -87,11 +87,16 @@ def kernel(variant: Variant, setting: Setting) -> Any:
     return driver.table_kernel(variant, setting.tile, elements)
 
 
-def _resources(variant: Variant, setting: Setting, arch: str) -> Resources:
-    return _resources_of(partial(kernel, setting=setting), variant, arch)
-
-
 @cache
-def _resources_of(make: Any, variant: Variant, arch: str) -> Resources:
-    used = sass.resources(compile_cupy(make(variant), variant, arch).cubin)
+def _resources_of_tables(variant: Variant, times: int, arch: str) -> Resources:
+    return _resources_of(kernel(variant, Setting(times=times)), variant, arch)
+
+
+def _resources(variant: Variant, setting: Setting, arch: str) -> Resources:
+    """Tile and block are but numbers in the code: compiled once for each number of elements."""
+    return _resources_of_tables(variant, setting.times, arch)
+
+
+def _resources_of(made: Any, variant: Variant, arch: str) -> Resources:
+    used = sass.resources(compile_cupy(made, variant, arch).cubin)
     return Resources(used["REG"], used["STACK"])

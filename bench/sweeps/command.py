@@ -48,7 +48,7 @@ def groups(arch: str) -> list[Group]:
     """
     from gpuopt.bench.sweeps import by_cupy, by_triton
 
-    large = [
+    adam, *others = [
         Subject("Adam fp32, 2^27", ADAM, LARGE),
         Subject("SGD with momentum fp32, 2^27", SGD, LARGE),
         Subject("Adam all bf16, 2^27", ADAM_BF16, LARGE),
@@ -56,11 +56,20 @@ def groups(arch: str) -> list[Group]:
     ]
     small = Subject("Adam fp32, 10,000 x 1,000", ADAM, MANY)
     forms = [Subject(f"Adam fp32, {numel:,}", ADAM, (numel,)) for numel in FORM_SIZES]
+
+    def triton(subject: Subject) -> Group:
+        return Group("triton", subject, partial(by_triton.alternatives, subject.variant))
+
+    def cupy(subject: Subject) -> Group:
+        return Group("cupy", subject, partial(by_cupy.alternatives, subject.variant, arch))
+
     return [
-        *(Group("triton", each, partial(by_triton.alternatives, each.variant)) for each in large),
+        triton(adam),
+        cupy(adam),
+        *map(triton, others),
         Group("triton", small, partial(by_triton.alternatives, small.variant, by_triton.FOR_SMALL)),
-        *(Group("cupy", each, partial(by_cupy.alternatives, each.variant, arch)) for each in large),
         *(Group("cupy", each, partial(by_cupy.forms, each.variant, arch)) for each in forms),
+        *map(cupy, others),
     ]
 
 

@@ -143,7 +143,7 @@ def update(
     STORES: tl.constexpr,
     STORED: tl.constexpr,
 ):
-    """One step of LANES elements from ``start`` on, or of the first ``size`` of them unless it is None."""
+    """As :func:`gpuopt.kernels.drivers.triton.update`, with the knobs of :func:`alternative_kernel`."""
     lane = tl.arange(0, LANES)
     mask = None if size is None else lane < size
     p_at = slot(row, 0, P, start, ALIGNED) + lane

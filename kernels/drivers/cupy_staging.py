@@ -2,6 +2,8 @@
 
 CUDA stages a pageable array of up to about 64 KiB before it returns; for a larger one it may wait until the copy is
 done. A pinned one is read when the copy comes up on its stream, so until then it must be neither written nor freed.
+None of this may happen while a stream is captured for a CUDA graph; a captured step takes its table from Triton's
+driver.
 """
 
 from __future__ import annotations
@@ -20,17 +22,18 @@ class Staging:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._pending: deque[tuple[Any, np.ndarray[Any, Any]]] = deque()
+        self._pending: dict[int, deque[tuple[Any, np.ndarray[Any, Any]]]] = {}
 
     def overwrite(self, buffer: cupy.ndarray, array: np.ndarray[Any, Any]) -> None:
         """Copies ``array``, which may change at once, over the start of ``buffer``, on the current stream."""
         stream = cupy.cuda.get_current_stream()
         with self._lock:
-            while self._pending and self._pending[0][0].done:
-                self._pending.popleft()  # CuPy's pool gives its memory to the next
+            pending = self._pending.setdefault(stream.ptr, deque())
+            while pending and pending[0][0].done:
+                pending.popleft()  # CuPy's pool gives its memory to the next
             pinned = cupyx.empty_pinned(array.shape, array.dtype)
             pinned[...] = array
             buffer[: len(array)].set(pinned, stream=stream)
             copied = cupy.cuda.Event(disable_timing=True)
             copied.record(stream)
-            self._pending.append((copied, pinned))
+            pending.append((copied, pinned))

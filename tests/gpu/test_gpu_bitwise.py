@@ -21,7 +21,7 @@ from gpuopt.kernels.drivers import DRIVERS, Driver
 from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
-from gpuopt.kernels.table import Table
+from gpuopt.kernels.table import POINTERS, Table
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.drawing import Array
 from gpuopt.verify.tensors import Tensors
@@ -165,8 +165,9 @@ def test_the_launch_waits_on_its_stream_and_the_host_does_not(backend: Backend, 
     table = device.table(backend.driver.TILE, rows)
     stream = memory.stream()
     device.refresh("grad")
-    # The default stream has its turn first, and everything is compiled and allocated when it matters.
-    for step, handle in enumerate([0, memory.handle(stream)]):
+    # The default stream has its turn first. The second step on a stream is the first that copies over what is there,
+    # from pinned memory: so everything is compiled and allocated when it matters.
+    for step, handle in enumerate([0, memory.handle(stream), memory.handle(stream)]):
         hyper = ADAM.hyper_array(hyper_rows(ADAM, step))
         backend.driver.run(table, hyper, handle)
         memory.synchronize()
@@ -176,7 +177,7 @@ def test_the_launch_waits_on_its_stream_and_the_host_does_not(backend: Backend, 
     assert_same_bits(device.download(), expected, f"{backend.name}, warming up:")
 
     expected.draw(seed=8)
-    hyper = ADAM.hyper_array(hyper_rows(ADAM, 2))
+    hyper = ADAM.hyper_array(hyper_rows(ADAM, 3))
     device.refresh("grad", stream)  # behind a slow kernel: a launch on any other stream finds the old gradients
     backend.driver.run(table, hyper, memory.handle(stream))
     hyper_then = hyper.copy()
@@ -185,6 +186,31 @@ def test_the_launch_waits_on_its_stream_and_the_host_does_not(backend: Backend, 
     step_oracle(expected, rows, hyper_then)
     assert_same_bits(device.download(), expected, f"{backend.name}, on a stream:")
     assert pending, "the host waited for the device"
+
+
+def test_many_gradients_that_have_moved_make_no_one_wait(backend: Backend) -> None:
+    """The table of so many is more than CUDA stages of pageable memory before it returns."""
+    expected = Tensors(SGD, [3] * 3000, seed=12)
+    memory, device = backend.memory, DeviceTensors(expected, backend.memory)
+    table = device.table(backend.driver.TILE)
+    assert table.rows.nbytes > 2 << 16
+    stream = memory.stream()
+    addresses = table.rows[:, POINTERS + SGD.slots.index("grad")].copy()
+    for step in range(3):
+        hyper = SGD.hyper_array(hyper_rows(SGD, step)[:1])
+        table.move("grad", np.roll(addresses, step))
+        if step == 2:  # the step before has allocated everything
+            memory.synchronize()
+            with memory.on(stream):
+                memory.spin()
+        backend.driver.run(table, hyper, memory.handle(stream))
+        pending = memory.busy(stream)
+        moved = Table(SGD, oracle.TILE, expected.numels, expected.addresses())
+        at = POINTERS + SGD.slots.index("grad")
+        moved.move("grad", np.roll(moved.rows[:, at], step))
+        oracle.run(moved, hyper)
+    assert pending, "the host waited for the device"
+    assert_same_bits(device.download(), expected, f"{backend.name}:")
 
 
 @pytest.mark.parametrize("numels", [[5], [5, 70_000, 1, 4096], [1 << 21]], ids=str)

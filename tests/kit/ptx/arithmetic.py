@@ -205,6 +205,8 @@ def _convert(instruction: Instruction, program: Program) -> Step:
     to, *sources = instruction.operands
     write = writer(to, program)
     narrows = (to_kind.removesuffix("x2") in floats) and (kind not in floats or _bits(to_kind) < _bits(kind))
+    if BF16 in (to_kind.removesuffix("x2"), kind) and not {to_kind.removesuffix("x2"), kind} <= set(floats):
+        raise NotImplementedError(f"the instruction {instruction.text}")
     if how != (["rn"] if narrows else ["rzi"] if kind in floats and to_kind not in floats else []):
         raise UnsoundError(f"{instruction.text} does not say that it rounds to nearest even, and no more")
     reads = [reader(each, TYPES["b16"] if kind == BF16 else TYPES[kind], program) for each in sources]
@@ -229,7 +231,10 @@ def _converted(values: Array, kind: str, to: str) -> Array:
     if kind == BF16:
         values, kind = _from_bf16(values), "f32"
     if to == BF16:
-        return _to_bf16(values)
+        return _to_bf16(values.astype(np.float32))
+    if kind in FLOATS and to not in FLOATS:  # the nearest integer that there is, and 0 for NaN
+        limits = np.iinfo(TYPES[to])
+        return np.clip(np.nan_to_num(values.astype(np.float64)), limits.min, limits.max).astype(TYPES[to])
     return values.astype(TYPES[to])
 
 

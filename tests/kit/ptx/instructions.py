@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 JUMPS = ("bra", "ret", "exit")
 """Instructions after which another than the next may follow."""
 
-HINTS = {"nc", "cs", "L1", "L2", "evict_first", "cache_hint"}
+HINTS = {"cs", "L1", "L2", "evict_first", "cache_hint"}
 """Modifiers of loads and stores that tell caches what to expect, and change nothing else."""
 
 
@@ -116,7 +116,7 @@ def _load(instruction: Instruction, program: Program) -> Step:
         if space == "shared":
             values = machine.shared.load(lanes, addresses, dtype, count)
         else:
-            values = machine.memory.load(addresses, dtype, count)
+            values = machine.memory.load(addresses, dtype, count, machine.index[lanes])
         for write, value in zip(writes, values, strict=True):
             write(machine, lanes, value)
 
@@ -136,7 +136,7 @@ def _store(instruction: Instruction, program: Program) -> Step:
         if space == "shared":
             machine.shared.store(lanes, addresses, values)
         else:
-            machine.memory.store(addresses, values)
+            machine.memory.store(addresses, values, machine.index[lanes])
 
     return store
 
@@ -177,7 +177,7 @@ def _shuffle(instruction: Instruction, program: Program) -> Step:
         raise NotImplementedError(f"the instruction {instruction.text}")
     to, source, mask = instruction.operands[:3]
     write, read = writer(to, program), reader(source, TYPES["b32"], program)
-    flipped = int(mask, 0)
+    flipped = int(mask, 0) & 31
 
     def step(machine: Machine, lanes: Any) -> None:
         if not isinstance(lanes, slice):

@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 WARP = 32
 
 POISON = 0xA5A5_5A5A_A5A5_5A5A
-"""The bits of a register that nothing has been written to."""
+"""The bits of a register that nothing has been written to; a predicate is then true in every second thread."""
 
 MOST_THREADS = 1 << 16
 """Threads that are run at once."""
@@ -39,6 +39,7 @@ class Machine:
         thread: The index of each thread in its block.
         block: The index of each thread's block.
         grid: Blocks of the launch.
+        index: Of each thread in the launch.
         registers: The bits in each register, one element a thread.
         parameters: The bytes of each parameter.
         memory: What may be touched.
@@ -54,10 +55,11 @@ class Machine:
         self.block = np.repeat(np.arange(blocks.start, blocks.stop, dtype=np.uint32), threads)
         count = len(self.thread)
         self.registers = {
-            name: np.full(count, POISON & ((1 << 8 * width) - 1), f"u{width}") if width else np.zeros(count, bool)
+            name: np.full(count, POISON & ((1 << 8 * width) - 1), f"u{width}") if width else np.arange(count) % 2 == 0
             for name, width in program.registers.items()
         }
         self.parameters = dict(zip(program.parameters, arguments, strict=True))
+        self.index = self.block.astype(np.int64) * threads + self.thread
         self.shared = Shared(program.shared + shared, len(blocks), np.arange(count) // threads, self.thread // WARP)
         self.at = np.zeros(count, np.int64)
         self._end = len(program.code)
@@ -111,7 +113,7 @@ def launch(
         block: Threads of a block, if the program does not say.
 
     Raises:
-        AccessError: A thread touched something else, or missed its alignment.
+        AccessError: A thread touched something else, missed its alignment, or raced with another.
         UnsoundError: An instruction rounds in another way than IEEE 754, or may.
         NotImplementedError: An instruction is not known here.
         RuntimeError: A barrier is not for all threads of a block, or the kernel does not end.
@@ -127,6 +129,7 @@ def launch(
     for first in range(0, grid, most):
         blocks = range(first, min(first + most, grid))
         Machine(program, memory, grid, blocks, threads, shared, arguments).run(program)
+    memory.check_races(threads)
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,12 +32,26 @@ class Buffer:
     writable: bool
 
 
+class Access(NamedTuple):
+    """What an instruction touched.
+
+    Attributes:
+        addresses: One for each thread that took it.
+        size: Bytes from each of them on.
+        threads: The index of each thread in the launch.
+    """
+
+    addresses: Array
+    size: int
+    threads: Array
+
+
 class Memory:
     """Every buffer that was handed to a kernel; what lies between them is nobody's.
 
     Attributes:
-        loads: Addresses and bytes of an access, for each instruction that loaded; one address a thread.
-        stores: The same of those that stored.
+        loads: By each instruction that loaded.
+        stores: By each that stored.
     """
 
     def __init__(self, buffers: list[Buffer]) -> None:
@@ -50,29 +64,56 @@ class Memory:
         self._ends = np.array([each.address + each.size for each in self.buffers], np.uint64)
         self._writable = np.array([each.writable for each in self.buffers])
         self._views: dict[np.dtype[Any], tuple[int, Array]] = {}
-        self.loads: list[tuple[Array, int]] = []
-        self.stores: list[tuple[Array, int]] = []
+        self.loads: list[Access] = []
+        self.stores: list[Access] = []
+        self._loads_of_writable: list[Access] = []
 
-    def load(self, addresses: Array, dtype: Any, count: int) -> list[Array]:
+    def load(self, addresses: Array, dtype: Any, count: int, threads: Array) -> list[Array]:
         """``count`` neighbours from each address on; the first of all addresses, then the second, and so on."""
-        self._check(addresses, np.dtype(dtype).itemsize * count, "loads", writes=False)
-        self.loads.append((addresses, np.dtype(dtype).itemsize * count))
+        access = Access(addresses, np.dtype(dtype).itemsize * count, threads)
+        if self._check(access, "loads", writes=False):
+            self._loads_of_writable.append(access)
+        self.loads.append(access)
         at, view = self._indices(addresses, dtype)
         return [view[at + k] for k in range(count)]
 
-    def store(self, addresses: Array, values: list[Array]) -> None:
+    def store(self, addresses: Array, values: list[Array], threads: Array) -> None:
         """The opposite: to each address the element of the first array, behind it that of the second, and so on."""
         dtype = values[0].dtype
-        self._check(addresses, dtype.itemsize * len(values), "stores", writes=True)
-        self.stores.append((addresses, dtype.itemsize * len(values)))
+        access = Access(addresses, dtype.itemsize * len(values), threads)
+        self._check(access, "stores", writes=True)
+        self.stores.append(access)
         at, view = self._indices(addresses, dtype)
         for k, value in enumerate(values):
             view[at + k] = value
 
-    def counts(self, accesses: list[tuple[Array, int]], buffer: Buffer) -> Array:
+    def check_races(self, threads_of_a_block: int) -> None:
+        """Demands that what came out does not depend on which thread was first.
+
+        Raises:
+            AccessError: Two threads have stored the same byte, or one has stored what another block has loaded.
+        """
+        if not self.stores:
+            return
+        unit = min(access.size for access in (*self.stores, *self._loads_of_writable))
+        at, threads = _spread(self.stores, unit)
+        order = np.argsort(at, kind="stable")
+        at, threads = at[order], threads[order]
+        twice = (at[1:] == at[:-1]) & (threads[1:] != threads[:-1])
+        if twice.any():
+            raise AccessError(f"two threads store to {self._where(int(at[1:][twice][0]) * unit)}")
+        if self._loads_of_writable:
+            loaded, loaders = _spread(self._loads_of_writable, unit)
+            found = np.minimum(np.searchsorted(at, loaded), len(at) - 1)
+            foreign = (at[found] == loaded) & (threads[found] // threads_of_a_block != loaders // threads_of_a_block)
+            if foreign.any():
+                where = self._where(int(loaded[foreign][0]) * unit)
+                raise AccessError(f"a block loads what another stores, at {where}")
+
+    def counts(self, accesses: list[Access], buffer: Buffer) -> Array:
         """How often each byte of a buffer occurs in ``loads`` or ``stores``."""
         counts = np.zeros(buffer.size, np.int64)
-        for addresses, size in accesses:
+        for addresses, size, _ in accesses:
             offsets = addresses.astype(np.int64) - buffer.address
             inside = offsets[(offsets >= 0) & (offsets < buffer.size)]
             for k in range(size):
@@ -88,17 +129,18 @@ class Memory:
         first, view = self._views[dtype]
         return (addresses - np.uint64(first)) // np.uint64(dtype.itemsize), view
 
-    def _check(self, addresses: Array, size: int, does: str, writes: bool) -> None:
+    def _check(self, access: Access, does: str, writes: bool) -> bool:
+        """Refuses an access that is not allowed; returns whether it may be to memory that kernels write."""
+        addresses, size, _ = access
         low, high = int(addresses.min()), int(addresses.max())
         if (addresses & np.uint64(size - 1)).any():
             bad = int(addresses[(addresses & np.uint64(size - 1)) != 0][0])
             raise AccessError(f"a thread {does} {size} bytes at {self._where(bad)}, which is no multiple of {size}")
         index = bisect_right(self._first, low) - 1
         if index >= 0 and high + size <= int(self._ends[index]):
-            allowed = not writes or self.buffers[index].writable
-            if not allowed:
+            if writes and not self.buffers[index].writable:
                 raise AccessError(f"a thread {does} {size} bytes at {self._where(low)}, which is only to be read")
-            return
+            return self.buffers[index].writable
         indices = np.searchsorted(self._firsts, addresses, side="right") - 1
         outside = (indices < 0) | (addresses + np.uint64(size) > self._ends[indices])
         if outside.any():
@@ -107,6 +149,7 @@ class Memory:
         if writes and not self._writable[indices].all():
             bad = int(addresses[~self._writable[indices]][0])
             raise AccessError(f"a thread {does} {size} bytes at {self._where(bad)}, which is only to be read")
+        return bool(self._writable[indices].any())
 
     def _where(self, address: int) -> str:
         """An address as a distance from the buffer that it is in or behind."""
@@ -115,6 +158,16 @@ class Memory:
             return f"address {address:#x}"
         buffer = self.buffers[index]
         return f"byte {address - buffer.address:,} of {buffer.name}, which has {buffer.size:,}"
+
+
+def _spread(accesses: list[Access], unit: int) -> tuple[Array, Array]:
+    """Where in memory, in units of some bytes, accesses have touched it, and by which threads."""
+    at = [
+        (access.addresses.astype(np.int64)[:, None] // unit + np.arange(access.size // unit)).ravel()
+        for access in accesses
+    ]
+    threads = [np.repeat(access.threads, access.size // unit) for access in accesses]
+    return np.concatenate(at), np.concatenate(threads)
 
 
 class _Interface:

@@ -50,6 +50,8 @@ class Shared:
             if ((who != NOBODY) & (who != warp)).any():
                 raise AccessError("a warp writes shared memory that another reads or wrote, without a barrier between")
         self._writer[block, at] = warp
+        if (self._writer[block, at] != warp).any():
+            raise AccessError("two warps write to the same byte of shared memory at once")
         self._bytes[block, at] = whole.view(np.uint8).reshape(at.shape)
 
     def pass_barrier(self, blocks: Array) -> None:
