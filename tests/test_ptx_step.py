@@ -7,8 +7,9 @@ gradients:
    every slot: tensors of every size around the tile and the width of the masked path, aligned or not, empty ones among
    them; several hyper rows in one launch; hyper at its edges; signals in every combination and at their edges; inputs
    over the whole range of each format, NaN, infinities and subnormals included.
-2. So do both of CuPy's kernels, from what NVRTC makes of the source that CuPy writes. The plain one takes no signals
-   and zeroes no gradients. Kernels for an A100 and a B200 do so for few variants that stand for all.
+2. So do both of CuPy's kernels as its driver takes them, from what NVRTC makes of the source that CuPy writes: one that
+   walks a table, and one for tensors one by one. Kernels for an A100 and a B200 do so for few variants that stand for
+   all.
 3. No thread touches memory that it was not given, writes what is only to be read, or misses the alignment of an access;
    no product is fused with a sum. Where an infinity was found, nothing is written but zeros to gradients that are to be
    zeroed.
@@ -23,14 +24,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from kit import ptx
 from kit.given import assert_untouched
-from kit.host_gpu import host_gpu, run_cupy_arrays, run_cupy_table, tensors_of
+from kit.host_gpu import host_cupy, host_gpu, tensors_of
 
 from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import triton as driver
@@ -56,14 +55,9 @@ RecordProperty = Callable[[str, Any], None]
 
 
 def assert_proved(name: str, variant: Variant, tile: int, with_signals: bool = True) -> None:
-    """Demands the oracle's bits, and that nothing else is touched, of the first step of each case of `verify`.
-
-    Tensors one by one are nothing new here: they are as many launches of the same kernel.
-    """
+    """Demands the oracle's bits, and that nothing else is touched, of the first step of each case of `verify`."""
     chosen = [
-        replace(case, hypers=case.hypers[:1])
-        for case in cases(variant, tile)
-        if not case.one_by_one and (with_signals or not case.signals)
+        replace(case, hypers=case.hypers[:1]) for case in cases(variant, tile) if with_signals or not case.signals
     ]
     fault = prove(name, variant, chosen, seed=0).fault
     assert fault is None, f"{fault.case}: {fault.problem or fault.difference}"
@@ -127,22 +121,21 @@ def test_triton_on_other_gpus(variant: Variant, arch: str) -> None:
 
 
 @each_variant
-def test_cupy_by_its_table(variant: Variant, record_property: RecordProperty) -> None:
-    with patch.multiple(cupy_driver, DEVICE="cpu", run=run_cupy_table):
+def test_cupy(variant: Variant, record_property: RecordProperty) -> None:
+    with host_cupy() as touched:
+
+        def step(table: Table, hyper: Array) -> ptx.Memory:
+            cupy_driver.step(table, cupy_driver.place_table(table, hyper))
+            return touched[-1]
+
         assert_proved("cupy", variant, cupy_driver.TILE)
-    assert_moves_what_it_must(run_cupy_table, variant, cupy_driver.TILE, record_property)
+        assert_moves_what_it_must(step, variant, cupy_driver.TILE, record_property)
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_100"])
 @pytest.mark.parametrize("variant", FEW, ids=str)
 def test_cupy_on_other_gpus(variant: Variant, arch: str) -> None:
-    with patch.multiple(cupy_driver, DEVICE="cpu", run=partial(run_cupy_table, arch=arch)):
-        assert_proved("cupy", variant, cupy_driver.TILE, with_signals=False)
-
-
-@pytest.mark.parametrize("variant", [each for each in VARIANTS if not each.zero_grads], ids=str)
-def test_cupy_array_by_array(variant: Variant) -> None:
-    with patch.multiple(cupy_driver, DEVICE="cpu", run=run_cupy_arrays):
+    with host_cupy(arch):
         assert_proved("cupy", variant, cupy_driver.TILE, with_signals=False)
 
 
@@ -151,6 +144,7 @@ def test_where_an_infinity_was_found_nothing_is_written(variant: Variant) -> Non
     with host_gpu() as gpu:
         for found in FOUND:
             assert_untouched(driver.run, variant, driver.TILE, [0, 5, driver.TILE + 1], found)
-            assert_untouched(run_cupy_table, variant, cupy_driver.TILE, [0, 5, cupy_driver.TILE + 1], found)
+            with host_cupy():
+                assert_untouched(cupy_driver.run, variant, cupy_driver.TILE, [0, 5, cupy_driver.TILE + 1], found)
     stored = [each.memory.stores for each in gpu.launches]
     assert all(map(bool, stored)) if variant.zero_grads else not any(stored)

@@ -22,8 +22,7 @@ import numpy as np
 import pytest
 import typer
 from kit import nvrtc
-from kit.host_gpu import host_gpu, run_cupy_arrays, run_cupy_table
-from kit.same import assert_same_bits
+from kit.host_gpu import host_cupy, host_gpu
 from typer.testing import CliRunner
 
 from gpuopt.bench.code import sass
@@ -35,8 +34,6 @@ from gpuopt.bench.sweeps.subjects import ADAM, ADAM_BF16, RMSPROP, SGD, Subject
 from gpuopt.kernels.drivers import cuda_source
 from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.variant import Variant
-from gpuopt.verify.tensors import Tensors
-from gpuopt.verify.variants import hyper_rows
 
 VARIANTS = {"adam": ADAM, "sgd": SGD, "rmsprop": RMSPROP, "adam bf16": ADAM_BF16}
 
@@ -81,34 +78,15 @@ def test_each_setting_of_tritons_kernel(name: str, variant: Variant) -> None:
 @pytest.mark.parametrize("variant", [ADAM, ADAM_BF16], ids=["adam", "adam bf16"])
 def test_each_setting_of_cupys_kernel(name: str, variant: Variant) -> None:
     setting = by_cupy.SETTINGS[name]
+    by_cupy.kernel.cache_clear()
+    with host_cupy(), patch("cupy.asarray", np.asarray):
+        alternative = next(each for each in by_cupy.alternatives(variant, "sm_90") if each.name == name)
+        assert wrong(alternative, variant, "cpu") is None
+    by_cupy.kernel.cache_clear()
     elements = setting.times * cuda_source.elements_per_thread(variant)
-    tensors = Tensors(variant, [0, 1, 129, setting.tile - 1, 2 * setting.tile, setting.tile + 5], seed=1)
-    expected = tensors.copy()
-    hyper = variant.hyper_array(hyper_rows(variant, 1)[:1])
-    oracle.run(expected.table(oracle.TILE), hyper)
-    run_cupy_table(tensors.table(setting.tile), hyper, elements=elements, block=setting.threads)
-    assert_same_bits(tensors, expected, name)
     compiled = nvrtc.table(variant, "sm_90", setting.tile, elements)
     assert sass.count(sass.ptx_opcodes(compiled.ptx), r"ld\.global\.v4\.b32") == setting.times * len(variant.present)
     assert sass.resources(compiled.cubin)["STACK"] == 0
-
-
-def test_cupys_launch_has_as_many_threads_as_the_setting_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    launched: list[dict[str, int]] = []
-    monkeypatch.setattr(by_cupy, "kernel", lambda variant, setting: lambda *arguments, **how: launched.append(how))
-    monkeypatch.setattr(by_cupy.driver, "place_table", lambda table, hyper: [np.zeros(1)] * 5)
-    monkeypatch.setattr("cupy.asarray", np.asarray)
-    tensors = Tensors(ADAM, [5000, 3])
-    for name, alternative in {each.name: each for each in by_cupy.alternatives(ADAM, "sm_90")}.items():
-        if name != PRODUCT:
-            table = tensors.table(alternative.tile)
-            alternative.run(table, np.zeros(1))
-            setting = by_cupy.SETTINGS[name]
-            threads = table.tiles * setting.tile // (4 * setting.times)
-            assert launched.pop() == {"size": threads, "block_size": setting.threads}
-            table = Tensors(ADAM, [0]).table(alternative.tile)
-            alternative.run(table, np.zeros(1))
-    assert launched == []
 
 
 def test_resources_of_cupys_kernels() -> None:
@@ -265,10 +243,10 @@ def test_everything_is_tried_on_what_decides_first() -> None:
     assert tried == {PRODUCT, by_cupy.PLAIN, *by_triton.SETTINGS, *by_cupy.SETTINGS}
 
 
-def test_the_form_for_single_arrays_is_right_for_what_it_is_checked_on() -> None:
-    plain = by_cupy.forms(ADAM, "sm_90")[1]
-    on_host = Alternative(plain.name, plain.tile, run_cupy_arrays, plain.resources, plain.tensors)
-    assert wrong(on_host, ADAM, "cpu") is None
+def test_the_products_forms_are_right_for_what_they_are_checked_on() -> None:
+    with host_cupy():
+        for form in by_cupy.forms(ADAM, "sm_90"):
+            assert wrong(form, ADAM, "cpu") is None
 
 
 def test_notes_say_what_each_is_expected_to_do() -> None:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
+import cupy
 import numpy as np
 import torch
 import triton
@@ -23,12 +24,14 @@ from triton.runtime.driver import DriverConfig
 
 from gpuopt.bench.code.ahead import CUPY_THREADS
 from gpuopt.bench.sweeps.triton_kernel import alternative_kernel
-from gpuopt.kernels.drivers import cuda_source, triton_norm, triton_schedule
+from gpuopt.kernels.drivers import cupy as cupy_driver
+from gpuopt.kernels.drivers import numpy as numpy_driver
 from gpuopt.kernels.drivers import triton as driver
+from gpuopt.kernels.drivers import triton_norm, triton_schedule
 from gpuopt.kernels.drivers.device_table import Placed
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
+from gpuopt.kernels.table import NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 from kit import nvrtc, ptx
 from kit.ptx import Buffer
@@ -223,62 +226,63 @@ def schedule_of(schedule: Schedule) -> list[Buffer]:
     return counts + [Buffer("a setting", source & -2, 8 if source & 1 else 4, writable=False) for source in sources]
 
 
-def run_cupy_table(
-    table: Table,
-    hyper: Array,
-    stream: int = 0,
-    signals: Signals = NO_SIGNALS,
-    elements: int | None = None,
-    block: int = CUPY_THREADS,
-    arch: str = "sm_90",
-) -> ptx.Memory:
-    """CuPy's table kernel, with the signature of a driver; returns what it has touched.
+@contextmanager
+def host_cupy(arch: str = "sm_90") -> Iterator[list[ptx.Memory]]:
+    """The CuPy driver on a GPU that is not there, for as long as this lasts; what its launches have touched."""
+    touched: list[ptx.Memory] = []
+    reach = Reach()
 
-    Args:
-        table: The tensors.
-        hyper: One row per distinct step.
-        stream: Has no meaning here.
-        signals: Scalars that govern the step.
-        elements: Of a thread, if not as many as the driver has.
-        block: Threads of a block.
-        arch: What the kernel is compiled for.
-    """
-    variant = table.variant
-    elements = elements or cuda_source.elements_per_thread(variant)
-    words = np.array(signals, np.int64)
-    given = {"rows": table.rows.ravel(), "tile_tensor": table.tile_tensor, "hyper": hyper.ravel(), "signals": words}
-    buffers = [Buffer(name, each.ctypes.data, each.nbytes, writable=False) for name, each in given.items()]
-    arguments = [_array(each.ctypes.data, each.size, each.itemsize) for each in given.values()]
-    code = nvrtc.table(variant, arch, table.tile, elements).ptx
-    threads = table.tiles * (table.tile // elements)
-    return _launch_cupy(code, buffers + tensors_of(table) + signals_of(variant, signals), threads, arguments, block)
+    def reaching(original: Callable[..., Any]) -> Callable[..., Any]:
+        def begin(table: Table, hyper: Array, *others: Any) -> Any:
+            nonlocal reach
+            signals = others[1] if others else NO_SIGNALS
+            reach = Reach(tensors_of(table), signals_of(table.variant, signals))
+            return original(table, hyper, *others)
 
+        return begin
 
-def run_cupy_arrays(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
-    """CuPy's plain kernel, one tensor of ``table`` after the other, with the signature of a driver."""
-    assert signals == NO_SIGNALS
-    code = nvrtc.array(table.variant, "sm_90").ptx
-    for row in table.rows:
-        numel = int(row[NUMEL])
-        if not numel:
-            continue
-        p, g, *state = (
-            _array(int(address), numel, format.itemsize)
-            for address, format in zip(row[POINTERS:], table.variant.formats, strict=True)
-            if format is not None
-        )
-        scalars = [each.tobytes() for each in hyper[row[HYPER_ROW]]]
-        _launch_cupy(code, tensors_of(table), numel, [g, *scalars, p, *state], CUPY_THREADS)
+    def walks(variant: Variant, tile: int, elements: int | None = None) -> Any:
+        return launches("table", nvrtc.table(variant, arch, tile, elements).ptx)
 
+    def launches(form: str, code: str) -> Any:
+        def launch(*arguments: Any, size: int | None = None, block_size: int = CUPY_THREADS) -> None:
+            given = [each for each in arguments if isinstance(each, np.ndarray) and each.ndim]
+            own = [Buffer(f"argument {k}", each.ctypes.data, each.nbytes, False) for k, each in enumerate(given)]
+            memory = ptx.Memory([*(own if form == "table" else []), *reach.tensors, *reach.signals])
+            touched.append(memory)
+            count = given[0].size if size is None else size
+            packed = [_packed(each) for each in arguments] + [np.array([count, count, 0], np.int64).tobytes()]
+            ptx.launch(ptx.Program.of(code), memory, -(-count // block_size), packed, block=block_size)
 
-def _launch_cupy(code: str, buffers: list[Buffer], size: int, arguments: list[bytes], block: int) -> ptx.Memory:
-    """As CuPy launches a kernel of ``size`` threads: in blocks, with how many there are for the last argument."""
-    memory = ptx.Memory(buffers)
-    indexer = np.array([size, size, 0], np.int64).tobytes()
-    ptx.launch(ptx.Program.of(code), memory, -(-size // block), [*arguments, indexer], block=block)
-    return memory
+        return launch
+
+    host = SimpleNamespace(asarray=np.array, ElementwiseKernel=cupy.ElementwiseKernel)
+    with (
+        patch.multiple(
+            cupy_driver,
+            DEVICE="cpu",
+            cupy=host,
+            place_table=reaching(cupy_driver.place_table),
+            run_plain=reaching(cupy_driver.run_plain),
+            on_stream=lambda device, stream: nullcontext(),
+            table_kernel=walks,
+            array_kernel=lambda variant: launches("array", nvrtc.array(variant, arch).ptx),
+            _array=numpy_driver._memory,
+            unavailable=lambda: None,
+        ),
+        patch.object(cupy_driver._STAGING, "overwrite", _overwrite_array),
+    ):
+        yield touched
 
 
-def _array(address: int, size: int, itemsize: int) -> bytes:
-    """An array of one dimension as CuPy's kernels take it: where it is, its size, its shape and its strides."""
-    return np.array([address, size, size, itemsize], np.int64).tobytes()
+def _overwrite_array(buffer: Array, array: Array) -> None:
+    buffer[: len(array)] = array
+
+
+def _packed(argument: Any) -> bytes:
+    """An argument as CuPy gives it to a kernel: an array of one dimension is address, size, shape and strides."""
+    if argument.ndim == 0:
+        scalar: bytes = argument.tobytes()
+        return scalar
+    assert argument.ndim == 1
+    return np.array([argument.ctypes.data, argument.size, argument.size, argument.itemsize], np.int64).tobytes()

@@ -15,6 +15,7 @@ from typing import Any
 from gpuopt.bench.code import ahead
 from gpuopt.bench.code.ahead import Compiled, compile_cupy, toolchain
 from gpuopt.kernels.drivers import cupy as driver
+from gpuopt.kernels.drivers.cupy import array_kernel, table_kernel
 from gpuopt.kernels.variant import Variant
 
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "nvrtc"
@@ -22,12 +23,12 @@ CACHE = Path(__file__).parents[2] / ".pytest_cache" / "nvrtc"
 
 def table(variant: Variant, arch: str, tile: int = driver.TILE, elements: int | None = None) -> Compiled:
     """The kernel that walks a table, by the driver's own tile and with as many elements a thread if not told."""
-    return _compiled(driver.table_kernel(variant, tile, elements), variant, arch)
+    return _compiled(table_kernel(variant, tile, elements), variant, arch)
 
 
 def array(variant: Variant, arch: str) -> Compiled:
     """The kernel for a single array."""
-    return _compiled(driver.array_kernel(variant), variant, arch)
+    return _compiled(array_kernel(variant), variant, arch)
 
 
 @cache
