@@ -163,10 +163,11 @@ def table_of(variant: Variant, numels: list[int], hyper_rows: int = 1, misalignm
 
 
 def code_in(ptx: str) -> str:
-    """PTX less what follows for debuggers: the sources' paths are those of the checkout that Triton first compiled."""
+    """PTX less what debuggers read: its files and lines are those of the checkout that first filled Triton's cache."""
     code, files, _ = ptx.partition("\t.file\t")
     assert files
-    return code
+    lines = (line.partition("//")[0].rstrip() for line in code.splitlines())
+    return "\n".join(line for line in lines if line and not line.startswith("\t.loc\t"))
 
 
 @pytest.mark.parametrize("variant", DISASSEMBLED, ids=str)
