@@ -166,8 +166,7 @@ def code_in(ptx: str) -> str:
     """PTX less what debuggers read: its files and lines are those of the checkout that first filled Triton's cache."""
     code, files, _ = ptx.partition("\t.file\t")
     assert files
-    lines = (line.partition("//")[0].rstrip() for line in code.splitlines())
-    return "\n".join(line for line in lines if line and not line.startswith("\t.loc\t"))
+    return "".join(line for line in code.splitlines(keepends=True) if not line.startswith("\t.loc\t"))
 
 
 @pytest.mark.parametrize("variant", DISASSEMBLED, ids=str)
