@@ -2,8 +2,9 @@
 
 CuPy ends its options with ``-ftz=true``, which no option of a kernel can take back: every float32 operation that is
 said in C++ would flush subnormals to zero. So on a GPU the compute type is a struct whose operations are PTX
-instructions, one each, rounded to nearest even. On the host it is ``float``. Values pass between a format's type and
-the compute type through ``widen`` and ``narrow``.
+instructions, one each, rounded to nearest even: ``+ - * /``, ``sqrt``, unary minus and the six comparisons, of which
+``!=`` alone holds for NaN. On the host it is ``float``. Values pass between a format's type and the compute type
+through ``widen`` and ``narrow``.
 """
 
 ARITHMETIC = """
@@ -32,9 +33,20 @@ OPERATOR(/, "div")
         asm("set." relation ".u32.f32 %0, %1, %2;" : "=r"(holds) : "f"(a.value), "f"(b.value)); \\
         return holds != 0; \\
     }
+COMPARISON(<, "lt")
+COMPARISON(<=, "le")
 COMPARISON(>, "gt")
+COMPARISON(>=, "ge")
+COMPARISON(==, "eq")
 COMPARISON(!=, "neu")
 #undef COMPARISON
+
+// Of the bits: neg.f32 may make any NaN of a NaN.
+static __device__ inline ieee_float operator-(ieee_float a) {
+    float value;
+    asm("xor.b32 %0, %1, 0x80000000;" : "=f"(value) : "f"(a.value));
+    return value;
+}
 
 static __device__ inline ieee_float sqrt(ieee_float a) {
     float value;

@@ -11,14 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import pytest
 from kit import host_cuda
-from kit.same import assert_same_bits
+from kit.same import assert_equal_steps
 
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.kernels.drivers import numba as numba_driver
-from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules import RULES
@@ -46,36 +44,21 @@ each_case = pytest.mark.parametrize(
 )
 
 
-def assert_equal_steps(
-    form: str,
-    tensors: Tensors,
-    hypers: Sequence[Sequence[Sequence[float]]],
-    tile: int = TILE,
-) -> None:
-    """Steps ``tensors`` and a copy with new gradients and one hyper each; compares after every step."""
-    expected = tensors.copy()
-    rows = np.arange(len(tensors.numels)) % len(hypers[0])
-    table, oracle_table = tensors.table(tile, rows), expected.table(oracle.TILE, rows)
-    for step, scalars in enumerate(hypers):
-        for each in (tensors, expected):
-            each.draw(seed=step)
-        hyper = tensors.variant.hyper_array(scalars)
-        FORMS[form](table, hyper)
-        oracle.run(oracle_table, hyper)
-        assert_same_bits(tensors, expected, f"{form}, step {step}:")
+def assert_equal(form: str, tensors: Tensors, hypers: Sequence[Sequence[Sequence[float]]], tile: int = TILE) -> None:
+    assert_equal_steps(FORMS[form], tensors, hypers, tile, form)
 
 
 @each_case
 @pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
 def test_steps(variant: Variant, form: str, misaligned: bool) -> None:
     tensors = Tensors(variant, NUMELS, seed=1, misaligned=misaligned)
-    assert_equal_steps(form, tensors, [hyper_rows(variant, step) for step in range(3)])
+    assert_equal(form, tensors, [hyper_rows(variant, step) for step in range(3)])
 
 
 @each_case
 def test_hyper_at_its_edges(variant: Variant, form: str) -> None:
     rows = edge_hyper_rows(variant)
-    assert_equal_steps(form, Tensors(variant, [TILE + 3] * len(rows), seed=2), [rows, rows])
+    assert_equal(form, Tensors(variant, [TILE + 3] * len(rows), seed=2), [rows, rows])
 
 
 @each_case
@@ -83,13 +66,13 @@ def test_a_prologue_that_changes_nothing(variant: Variant, form: str) -> None:
     """The Numba driver leaves it out, in code compiled for that."""
     bare = [[hyper_rows(variant, step)[1]] * 2 for step in range(2)]
     assert all(row[: len(Prologue._fields)] == list(Prologue()) for rows in bare for row in rows)
-    assert_equal_steps(form, Tensors(variant, NUMELS, seed=3), bare)
+    assert_equal(form, Tensors(variant, NUMELS, seed=3), bare)
 
 
 @each_case
 def test_nothing_to_do(variant: Variant, form: str) -> None:
     for numels in ([], [0], [0, 0, 0]):
-        assert_equal_steps(form, Tensors(variant, numels), [hyper_rows(variant, 1)])
+        assert_equal(form, Tensors(variant, numels), [hyper_rows(variant, 1)])
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form in DRIVERS])
@@ -98,4 +81,4 @@ def test_a_drivers_own_tile(rule, form: str) -> None:
     variant = Variant(rule, (FORMATS["fp32"],) * (2 + len(rule.slots)))
     tile = DRIVERS[form].load().TILE
     tensors = Tensors(variant, [tile - 1, tile, tile + 1, 3 * tile + 5], seed=3)
-    assert_equal_steps(form, tensors, [hyper_rows(variant, 1)], tile)
+    assert_equal(form, tensors, [hyper_rows(variant, 1)], tile)

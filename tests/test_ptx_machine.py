@@ -142,6 +142,7 @@ FLOATS = [
     ("div.rn.f32 %f1, %f1, 0f40400000;", 1.0, float(np.float32(1) / np.float32(3))),
     ("sqrt.rn.f32 %f1, %f1;", 2.0, float(np.float32(2**0.5))),
     ("neg.f32 %f1, %f1;", 0.0, -0.0),
+    ("xor.b32 %f1, %f1, 0x80000000;", -LEAST, LEAST),
     ("abs.f32 %f1, %f1;", -2.0, 2.0),
     (choose("eq"), NAN, 0.0),
     (choose("ne"), NAN, 0.0),

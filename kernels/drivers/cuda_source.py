@@ -156,7 +156,8 @@ def table_body(variant: Variant, tile: int, count: int) -> str:
 def array_body(variant: Variant) -> str:
     """Statements for one element of single arrays.
 
-    Expects each slot's stored element as ``<name>_stored`` and each hyper field by name. It cannot write gradients.
+    Expects each slot's stored element as ``<name>_stored`` and each hyper field by name, as float32 or the compute
+    type. It cannot write gradients.
     """
     slots = _slots(variant)
     lines = [f"typedef {compute_type(variant)} T;"]
@@ -166,7 +167,10 @@ def array_body(variant: Variant) -> str:
         for slot in slots
         if slot.name != epilogue.COPY
     ]
-    lines += [_arithmetic(variant)]
+    # In the compute type: of plain float32 scalars a compiler may flush what a rule makes of them alone.
+    scalars = ", ".join(f"const T {field}" for field in variant.hyper_fields)
+    lines += [f"const auto step = [&]({scalars}) {{", _arithmetic(variant), "};"]
+    lines += [f"step({', '.join(variant.hyper_fields)});"]
     lines += [
         f"{slot.name}_stored = {slot.form}::store({slot.value});" for slot in slots if slot.written and slot.name != "g"
     ]

@@ -35,6 +35,9 @@ class Rule:
         triton_form: As ``numpy_form`` on Triton tensors, but it returns ``(p, (slots that are present))``.
             The Triton forms are undecorated, and ``tl`` and what :mod:`gpuopt.kernels.triton_math` has are bound by the
             Triton driver, so that rules import without Triton.
+        continuous: Whether a small change of what goes in makes a small change of what comes out. If it does not, as
+            where the sign of a sum counts, a rounding can take a parameter a whole step elsewhere, so that steps in
+            another precision part; the state slots must be continuous even so. Drivers give the same bits regardless.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Rule:
     numpy_form: Callable[..., Any]
     cuda_form: str
     triton_form: Callable[..., Any]
+    continuous: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.slots) <= MOST_SLOTS:

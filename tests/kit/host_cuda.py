@@ -27,7 +27,7 @@ CACHE = Path(__file__).parents[2] / ".pytest_cache" / "host_cuda"
 FLAGS = (
     *("-std=c++17", "-O2", "-ffp-contract=off", "-shared", "-fPIC"),
     # Not every rule uses every scalar, and the unroll pragma is CUDA's.
-    *("-Wall", "-Wextra", "-Werror", "-Wno-unused-variable", "-Wno-unknown-pragmas"),
+    *("-Wall", "-Wextra", "-Werror", "-Wno-unused-variable", "-Wno-unused-parameter", "-Wno-unknown-pragmas"),
 )
 SANITIZERS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 

@@ -250,9 +250,7 @@ def host_cupy(arch: str = "sm_90") -> Iterator[list[ptx.Memory]]:
             own = [Buffer(f"argument {k}", each.ctypes.data, each.nbytes, False) for k, each in enumerate(given)]
             memory = ptx.Memory([*(own if form == "table" else []), *reach.tensors, *reach.signals])
             touched.append(memory)
-            count = given[0].size if size is None else size
-            packed = [_packed(each) for each in arguments] + [np.array([count, count, 0], np.int64).tobytes()]
-            ptx.launch(ptx.Program.of(code), memory, -(-count // block_size), packed, block=block_size)
+            launch_elementwise(code, arguments, memory, given[0].size if size is None else size, block_size)
 
         return launch
 
@@ -273,6 +271,14 @@ def host_cupy(arch: str = "sm_90") -> Iterator[list[ptx.Memory]]:
         patch.object(cupy_driver._STAGING, "overwrite", _overwrite_array),
     ):
         yield touched
+
+
+def launch_elementwise(
+    code: str, arguments: Sequence[Any], memory: ptx.Memory, size: int, block_size: int = CUPY_THREADS
+) -> None:
+    """Runs the PTX of an ``ElementwiseKernel`` with ``size`` threads, as CuPy would launch it."""
+    packed = [_packed(each) for each in arguments] + [np.array([size, size, 0], np.int64).tobytes()]
+    ptx.launch(ptx.Program.of(code), memory, -(-size // block_size), packed, block=block_size)
 
 
 def _overwrite_array(buffer: Array, array: Array) -> None:

@@ -16,6 +16,8 @@ from gpuopt.bench.code import ahead
 from gpuopt.bench.code.ahead import Compiled, compile_cupy, toolchain
 from gpuopt.kernels.drivers import cupy as driver
 from gpuopt.kernels.drivers.cupy import array_kernel, table_kernel
+from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
 
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "nvrtc"
@@ -29,6 +31,11 @@ def table(variant: Variant, arch: str, tile: int = driver.TILE, elements: int | 
 def array(variant: Variant, arch: str) -> Compiled:
     """The kernel for a single array."""
     return _compiled(array_kernel(variant), variant, arch)
+
+
+def elementwise(kernel: Any, arch: str) -> Compiled:
+    """A kernel that is no driver's: all that it takes are arrays."""
+    return _compiled(kernel, Variant(RULES["sgd"], (FORMATS["fp32"],) * 2 + (None,)), arch)
 
 
 @cache
