@@ -11,6 +11,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from gpuopt.kernels import fork as _fork  # noqa: F401 (it is to know which process this is)
+
 _MODULES = ("arrays", "backends", "optim")
 _FOR_TORCH = ("SGD", "Adagrad", "Adam", "AdamW", "GradScaler", "RMSprop")
 

@@ -27,7 +27,7 @@ from gpuopt.kernels.prologue import Prologue, prologue_at
 from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
 from gpuopt.kernels.variant import hyper_row, slots_of
 from gpuopt.memory import copy_of, full_like, library_of, memory_of, moved_to
-from gpuopt.plan import Plans, Tensor
+from gpuopt.plan import Selection, Tensor, select_all
 from gpuopt.seen import Seen
 
 __all__ = ["NAG", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp", "step"]
@@ -89,7 +89,7 @@ class Optimizer:
         # A mapping may make its arrays when asked: these must live until the step has run.
         arrays, gradients = _paired(params, grads)
         if arrays:
-            self._plans_for(arrays, gradients, row).run([row])
+            self._selection_of(arrays, gradients, row).run([row])
         self.iter = step
 
     @property
@@ -191,31 +191,32 @@ class Optimizer:
             raise ValueError(f"{name} must be a finite number >= 0, but is {value!r}")
         return number
 
-    def _plans_for(self, params: dict[str, Any], gradients: list[Any], row: tuple[float, ...]) -> Plans:
-        """The kept plans if the arrays are the same, else new ones, checked to take the hyper of ``row``."""
+    def _selection_of(self, params: dict[str, Any], gradients: list[Any], row: tuple[float, ...]) -> Selection:
+        """What is kept if the arrays are the same, else a selection of new rows, which takes the hyper of ``row``."""
         names, arrays = list(params), list(params.values())
         slots = [slot for slot in self.rule.slots if slot in self.rule.required + self._options()]
         key = (names, slots, self.backend)
         kept, self._kept = self._kept, None  # until all is well again
         if kept is not None and key == kept.key and kept.params.same(arrays) and _look(arrays) == kept.look:
-            if kept.grads.same(gradients):
+            if kept.grads.same(gradients) and not kept.selection.packs_grads:
                 self._kept = kept
-                return kept.plans
-            if kept.plans.move_grads(gradients):
+                return kept.selection
+            if kept.selection.take(gradients):
                 self._kept = kept._replace(grads=Seen(gradients))
-                return kept.plans
+                return kept.selection
         state = {name: self._state_of(name, array, slots) for name, array in params.items()}
         choice = backends.choose("cuda" if library_of(arrays[0]) == "cupy" else "cpu", self.backend)
         tensors = [
             Tensor(repr(name), (param, grad, *map(state[name].get, slots_of(self.rule)[2:])))
             for name, param, grad in zip(names, arrays, gradients, strict=True)
         ]
-        plans = Plans(self.rule, tensors, choice.driver)
-        plans.prepare([row])
+        selection = select_all(self.rule, tensors, choice.driver)
+        selection.place([row])
+        selection.prepare()
         self._state.update(state)
         self.choice = choice
-        self._kept = _Kept(plans, key, Seen(arrays), _look(arrays), Seen(gradients), list(state.values()))
-        return plans
+        self._kept = _Kept(selection, key, Seen(arrays), _look(arrays), Seen(gradients), list(state.values()))
+        return selection
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which hold addresses: for copies and pickles."""
@@ -239,9 +240,9 @@ def _look(arrays: Sequence[Any]) -> tuple[list[Any], ...]:
 
 
 class _Kept(NamedTuple):
-    """Plans and what they were made for. State is kept alive, parameters and gradients are not."""
+    """A selection and what it was made for. State is kept alive, parameters and gradients are not."""
 
-    plans: Plans
+    selection: Selection
     key: tuple[Any, ...]
     params: Seen
     look: tuple[list[Any], ...]
@@ -515,9 +516,8 @@ def step(
         for index, (param, grad) in enumerate(zip(params, grads, strict=True))
     ]
     choice = backends.choose("cuda" if library_of(params[0]) == "cupy" else "cpu", backend)
-    plans, rows = Plans(chosen, tensors, choice.driver), [hyper_row(prologue, hyper)]
-    plans.prepare(rows)
-    plans.run(rows)
+    selection = select_all(chosen, tensors, choice.driver)
+    selection.run([hyper_row(prologue, hyper)])
 
 
 def _dtype(state_dtype: Any) -> np.dtype[Any]:

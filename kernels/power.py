@@ -7,8 +7,9 @@ BITS = 24
 def power(base: float, exponent: int) -> float:
     """``base ** exponent`` for ``0 <= exponent``, in float64."""
     result = 1.0
-    for bit in range(max(BITS, exponent.bit_length())):
-        if exponent >> bit & 1:
+    while exponent:
+        if exponent & 1:
             result *= base
         base *= base
+        exponent >>= 1
     return result

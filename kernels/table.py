@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -41,23 +41,36 @@ class Table:
         hyper_rows: Sequence[int] | np.ndarray[Any, Any] | None = None,
         device: int | None = None,
     ) -> None:
+        numbers = np.zeros((len(numels), POINTERS + len(variant.slots)), dtype=np.int64)
+        numbers[:, NUMEL] = numels
+        if hyper_rows is not None:
+            numbers[:, HYPER_ROW] = hyper_rows
+        if len(numels):
+            numbers[:, POINTERS:] = addresses
+        self._fill(variant, tile, numbers, device)
+
+    @classmethod
+    def of(cls, variant: Variant, tile: int, rows: np.ndarray[Any, Any], device: int | None = None) -> Self:
+        """A table of ``rows``, of which it takes hold, and all but elements and addresses is filled here."""
+        table = cls.__new__(cls)
+        table._fill(variant, tile, rows, device)
+        return table
+
+    def _fill(self, variant: Variant, tile: int, rows: np.ndarray[Any, Any], device: int | None) -> None:
         self.variant = variant
         self.tile = tile
         self.device = device
         self.version = 0
         self.kept: dict[Any, Any] = {}
-        elements = np.asarray(numels, dtype=np.int64)
+        self.rows = rows
+        elements = rows[:, NUMEL]
         self.numel = int(elements.sum())
         tiles = -(-elements // tile)
-        self.tile_tensor = np.repeat(np.arange(len(elements), dtype=np.int32), tiles)
-        self.rows = np.zeros((len(elements), POINTERS + len(variant.slots)), dtype=np.int64)
-        self.rows[:, NUMEL] = elements
-        self.rows[:, FIRST_TILE] = np.cumsum(tiles) - tiles
-        if hyper_rows is not None:
-            self.rows[:, HYPER_ROW] = hyper_rows
-        if len(elements):
-            self.rows[:, POINTERS:] = addresses
-        self._update_fast_numel()
+        self.tile_tensor = np.repeat(np.arange(len(rows), dtype=np.int32), tiles)
+        rows[:, FIRST_TILE] = np.cumsum(tiles) - tiles
+        self._update_fast_numel(self._bits(rows[:, POINTERS:]))
+        # Of the slot that moves, and of the addresses of all others, so that a move costs one column.
+        self._moves, self._others = "", np.zeros(0, dtype=np.int64)
 
     @property
     def tiles(self) -> int:
@@ -66,11 +79,15 @@ class Table:
 
     def move(self, slot: str, addresses: Sequence[int] | np.ndarray[Any, Any]) -> None:
         """Takes the new addresses of one slot, one per tensor, as after a gradient was allocated anew."""
-        column = self.rows[:, POINTERS + self.variant.slots.index(slot)]
-        if not np.array_equal(column, addresses):
-            column[:] = addresses
-            self._update_fast_numel()
-            self.version += 1
+        index = self.variant.slots.index(slot)
+        column = self.rows[:, POINTERS + index]
+        if np.array_equal(column, addresses):
+            return
+        column[:] = addresses
+        if self._moves != slot:
+            self._moves, self._others = slot, self._bits(np.delete(self.rows[:, POINTERS:], index, axis=1))
+        self._update_fast_numel(self._others | column)
+        self.version += 1
 
     def assign_hyper_rows(self, hyper_rows: Sequence[int] | np.ndarray[Any, Any]) -> None:
         """Takes the index of the hyper row of each tensor."""
@@ -79,6 +96,11 @@ class Table:
             column[:] = hyper_rows
             self.version += 1
 
-    def _update_fast_numel(self) -> None:
-        misaligned = np.bitwise_or.reduce(self.rows[:, POINTERS:], axis=1) % ALIGNMENT != 0
-        self.rows[:, FAST_NUMEL] = np.where(misaligned, 0, self.rows[:, NUMEL])
+    @staticmethod
+    def _bits(addresses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """For each row the bits that are set in any of its addresses."""
+        bits: np.ndarray[Any, Any] = np.bitwise_or.reduce(addresses, axis=1)
+        return bits
+
+    def _update_fast_numel(self, bits: np.ndarray[Any, Any]) -> None:
+        self.rows[:, FAST_NUMEL] = self.rows[:, NUMEL] * (bits % ALIGNMENT == 0)

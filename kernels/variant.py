@@ -88,6 +88,8 @@ class Variant:
         exact = np.array(rows, dtype=np.float64)
         if exact.ndim != 2 or exact.shape[1] != len(self.hyper_fields):
             raise ValueError(f"a hyper row of {self.rule.name} is {self.hyper_fields}, but got shape {exact.shape}")
+        if self.compute == exact.dtype:
+            return exact
         with np.errstate(over="ignore"):
             rounded = exact.astype(self.compute)
         if not np.isfinite(rounded).all():

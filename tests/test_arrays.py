@@ -24,7 +24,7 @@ import gpuopt
 from gpuopt.arrays import NAG, SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.kernels.drivers import numba as numba_driver
-from gpuopt.plan import Plans
+from gpuopt.plan import Selection
 
 BACKENDS = [name for name, entry in DRIVERS.items() if entry.device == "cpu" and not entry.unavailable()]
 F4 = np.float32
@@ -493,20 +493,20 @@ def test_a_gradient_may_become_misaligned():
     g[...] = 2
     optimizer.update(p, {"w": g})
     assert np.all(p["w"] == -3)
-    assert optimizer._kept.plans.launches[0]._packed
+    assert optimizer._kept.selection.launches[0]._packed
 
 
 def test_an_interrupted_update_does_not_mistake_old_gradients_for_new(monkeypatch):
     optimizer, p, g = SGD(lr=1.0), {"w": np.zeros(3, F4)}, {"w": np.ones(3, F4)}
     optimizer.update(p, g)
     with monkeypatch.context() as patch:
-        move = Plans.move_grads
+        take = Selection.take
 
         def interrupted(*arguments):
-            move(*arguments)
+            take(*arguments)
             raise KeyboardInterrupt
 
-        patch.setattr(Plans, "move_grads", interrupted)
+        patch.setattr(Selection, "take", interrupted)
         with pytest.raises(KeyboardInterrupt):
             optimizer.update(p, {"w": np.full(3, 100, F4)})
     optimizer.update(p, g)
@@ -528,10 +528,10 @@ def test_dtypes_that_differ_are_several_launches_and_one_step(monkeypatch):
 
 
 def failing_for(format, compiled):
-    def fail(variant, neutral):
+    def fail(variant, *how):
         if variant.formats[0].name == format:
             raise MemoryError
-        return compiled(variant, neutral)
+        return compiled(variant, *how)
 
     return fail
 

@@ -226,7 +226,7 @@ def test_order_of_axes_survives(through_a_file, tmp_path):
         optimizer.load_state_dict(optimizer.state_dict())
     optimizer.update(p, g)
     assert optimizer.state["w"]["exp_avg"].flags.f_contiguous
-    assert not optimizer._kept.plans.launches[0]._packed
+    assert not optimizer._kept.selection.launches[0]._packed
 
 
 def test_a_name_that_is_no_string_cannot_be_saved(tmp_path):

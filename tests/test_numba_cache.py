@@ -1,7 +1,7 @@
 """Where the Numba driver keeps compiled code.
 
 1. A second process reads what the first compiled.
-2. Code whose source has changed, in whatever file of kernels/, is compiled anew.
+2. Code whose source has changed, in whatever file of kernels/, or in that of a rule from elsewhere, is compiled anew.
 3. Each variant has an index of its own: processes that compile different ones at once never write the same file.
 4. Where no folder of Numba's is writable it is the temporary one; where that is not either, a warning says so.
 """
@@ -67,6 +67,25 @@ def test_the_fingerprint_covers_every_source(tmp_path, monkeypatch):
     before = driver.source_fingerprint.__wrapped__()
     rule.write_text("a = 2")
     assert driver.source_fingerprint.__wrapped__() != before
+
+
+def test_the_fingerprint_of_a_form_from_elsewhere(tmp_path):
+    def form_in(source, file):
+        path = tmp_path / file
+        path.write_text(source)
+        names = {}
+        exec(compile(source, str(path), "exec"), names)
+        return names["form"]
+
+    one, other = "def form(p, g):\n    return p - g\n", "def form(p, g):\n    return p + g\n"
+    before = driver.form_fingerprint(form_in(one, "rule.py"))
+    assert driver.form_fingerprint(form_in(one, "rule.py")) == before
+    assert driver.form_fingerprint(form_in(other, "rule.py")) != before
+    names = {}
+    exec(one, names)
+    without_file = driver.form_fingerprint(names["form"])
+    exec(other, names)
+    assert driver.form_fingerprint(names["form"]) != without_file
 
 
 class Dispatcher:

@@ -20,11 +20,10 @@ from typing import Any
 
 import pytest
 import torch
-from kit.pairs import Pair, drawn, set_grads
+from kit.pairs import Pair, bits, drawn, set_grads
 from torch.optim import lr_scheduler
 
 import gpuopt
-from gpuopt.optim import layouts
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "Adam": {"lr": 0.01, "amsgrad": True},
@@ -37,18 +36,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 each_class = pytest.mark.parametrize("name", OPTIONS)
 
 
-each_way_of_asking = pytest.mark.parametrize("asked", ["by C", "by Python"], indirect=True)
-
-
-@pytest.fixture
-def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """How tensors are asked where they are: as without Numba, or as with it."""
-    if request.param == "by Python":
-        monkeypatch.setattr(layouts, "c_interface", lambda: None)
-    else:
-        assert layouts.c_interface() is not None
-
-
 def three() -> list[torch.nn.Parameter]:
     return [torch.nn.Parameter(drawn(torch.empty(shape), 5)) for shape in [(3, 4), (), (6,)]]
 
@@ -57,10 +44,6 @@ def pair_of(name: str, make: Callable[[], list[torch.nn.Parameter]] = three, **o
     options = OPTIONS[name] | options
     ours, theirs = make(), make()
     return Pair(ours, theirs, getattr(gpuopt, name)(ours, **options), getattr(torch.optim, name)(theirs, **options))
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
 
 def state_bits(optimizer: torch.optim.Optimizer, param: torch.Tensor) -> dict[str, bytes]:
@@ -213,9 +196,8 @@ def test_before_the_first_step_there_is_no_state(name: str) -> None:
     assert optimizer.state_dict()["state"] == {}
 
 
-@each_way_of_asking
 @each_class
-def test_frozen_parameters(asked: None, name: str) -> None:
+def test_frozen_parameters(name: str) -> None:
     pair = pair_of(name)
     for seed in range(4):
         for params, _ in pair.both():
@@ -228,9 +210,8 @@ def test_frozen_parameters(asked: None, name: str) -> None:
     pair.assert_close()
 
 
-@each_way_of_asking
 @pytest.mark.parametrize("swapped", [False, True])
-def test_modules_converted_between_steps(asked: None, swapped: bool) -> None:
+def test_modules_converted_between_steps(swapped: bool) -> None:
     """Also where PyTorch swaps the parameters themselves, which it refuses if anything else holds them."""
     torch.manual_seed(0)
     ours, grad = torch.nn.Linear(3, 2), torch.ones(2, 3, dtype=torch.float64)
@@ -260,9 +241,8 @@ REPLACED: dict[str, Callable[[torch.nn.Parameter], None]] = {
 }
 
 
-@each_way_of_asking
 @pytest.mark.parametrize("how", REPLACED)
-def test_parameters_replaced(asked: None, how: str) -> None:
+def test_parameters_replaced(how: str) -> None:
     """Without state, which would not fit; and gradients are new, as torch demands."""
     pair = pair_of("SGD", lambda: [torch.nn.Parameter(drawn(torch.empty(4, 4), 0))], momentum=0.0, dampening=0.0)
     pair.step(0)
@@ -279,9 +259,8 @@ def test_parameters_replaced(asked: None, how: str) -> None:
         assert torch.equal(beyond, before)
 
 
-@each_way_of_asking
 @pytest.mark.parametrize("how", ["by its transpose", "by a copy", "by a view", "in place"])
-def test_parameters_replaced_under_their_gradients(asked: None, how: str) -> None:
+def test_parameters_replaced_under_their_gradients(how: str) -> None:
     pair = pair_of("SGD", lambda: [torch.nn.Parameter(drawn(torch.empty(4, 4), 0))], momentum=0.0, dampening=0.0)
     set_grads(pair.ours, 0)
     for _ in range(3):
@@ -291,9 +270,8 @@ def test_parameters_replaced_under_their_gradients(asked: None, how: str) -> Non
     pair.assert_close()
 
 
-@each_way_of_asking
 @each_class
-def test_parameters_with_state_replaced(asked: None, name: str) -> None:
+def test_parameters_with_state_replaced(name: str) -> None:
     pair = pair_of(name)
     for seed in range(4):
         pair.step(seed)
@@ -310,10 +288,9 @@ STATE_CHANGES: dict[str, Callable[[dict[str, torch.Tensor], str], None]] = {
 }
 
 
-@each_way_of_asking
 @pytest.mark.parametrize("how", STATE_CHANGES)
 @each_class
-def test_state_changed(asked: None, name: str, how: str) -> None:
+def test_state_changed(name: str, how: str) -> None:
     pair = pair_of(name)
     for seed in range(4):
         pair.step(seed)
@@ -327,9 +304,8 @@ def test_state_changed(asked: None, name: str, how: str) -> None:
     pair.assert_close()
 
 
-@each_way_of_asking
 @each_class
-def test_the_whole_state_of_a_parameter_replaced(asked: None, name: str) -> None:
+def test_the_whole_state_of_a_parameter_replaced(name: str) -> None:
     pair = pair_of(name)
     pair.step(0)
     pair.step(1)
@@ -353,10 +329,9 @@ GRADS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-@each_way_of_asking
 @pytest.mark.parametrize("channels_last", [False, True], ids=["contiguous", "channels last"])
 @each_class
-def test_gradients_of_other_strides(asked: None, name: str, channels_last: bool) -> None:
+def test_gradients_of_other_strides(name: str, channels_last: bool) -> None:
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
 
     def make() -> list[torch.nn.Parameter]:
@@ -371,9 +346,8 @@ def test_gradients_of_other_strides(asked: None, name: str, channels_last: bool)
         assert not entry.dim() or entry.stride() == pair.ours[0].stride()
 
 
-@each_way_of_asking
 @each_class
-def test_gradients_moved_at_every_step(asked: None, name: str) -> None:
+def test_gradients_moved_at_every_step(name: str) -> None:
     pair = pair_of(name)
     kept = []
     for seed in range(5):
@@ -401,9 +375,8 @@ def odd() -> list[torch.nn.Parameter]:
     ]
 
 
-@each_way_of_asking
 @each_class
-def test_odd_tensors(asked: None, name: str) -> None:
+def test_odd_tensors(name: str) -> None:
     pair = pair_of(name, odd)
     for seed in range(4):
         set_grads(pair.ours, seed)
@@ -586,8 +559,7 @@ def test_it_is_an_optimizer_of_torch(name: str) -> None:
     assert repr(optimizer).startswith(f"{name} (\nParameter Group 0\n")
 
 
-@each_way_of_asking
-def test_the_same_memory_seen_otherwise(asked: None) -> None:
+def test_the_same_memory_seen_otherwise() -> None:
     """A gradient of the same address and dtype, but transposed, is another."""
     grad = drawn(torch.empty(4, 4), 1)
     param = torch.nn.Parameter(torch.zeros(4, 4))
@@ -600,8 +572,7 @@ def test_the_same_memory_seen_otherwise(asked: None) -> None:
     torch.testing.assert_close(param.detach(), -3 * grad.t() - grad)
 
 
-@each_way_of_asking
-def test_the_same_memory_of_another_dtype(asked: None) -> None:
+def test_the_same_memory_of_another_dtype() -> None:
     grad = torch.ones(4, dtype=torch.float16)
     param = torch.nn.Parameter(torch.zeros(4, dtype=torch.float16))
     optimizer = gpuopt.SGD([param], lr=1.0)
@@ -613,9 +584,8 @@ def test_the_same_memory_of_another_dtype(asked: None) -> None:
     assert torch.equal(param, -3 - torch.ones(4, dtype=torch.float16).view(torch.bfloat16).half())
 
 
-@each_way_of_asking
 @pytest.mark.parametrize("steps", [1, 3])
-def test_the_same_memory_negated(asked: None, steps: int) -> None:
+def test_the_same_memory_negated(steps: int) -> None:
     grad = drawn(torch.empty(4, 4), 1)
     param = torch.nn.Parameter(torch.zeros(4, 4))
     optimizer = gpuopt.SGD([param], lr=1.0)

@@ -4,12 +4,14 @@
 
 Each class is a subclass of its namesake, whose arguments, defaults, checks, groups, hooks and checkpoints it keeps.
 What can also be done while the tensors pass by is asked for by the keywords of :class:`~gpuopt.optim.extras.Extras`.
+:class:`Fused` is what a class for another rule derives from.
 """
 
 from gpuopt.optim.adagrad import Adagrad
 from gpuopt.optim.adam import Adam, AdamW
+from gpuopt.optim.base import Fused
 from gpuopt.optim.rmsprop import RMSprop
 from gpuopt.optim.scaler import GradScaler
 from gpuopt.optim.sgd import SGD
 
-__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "GradScaler", "RMSprop"]
+__all__ = ["SGD", "Adagrad", "Adam", "AdamW", "Fused", "GradScaler", "RMSprop"]

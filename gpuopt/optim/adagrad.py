@@ -8,8 +8,8 @@ import torch
 
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
-from gpuopt.optim.extras import Extras
-from gpuopt.optim.param_state import STEP, Wanted, state_of
+from gpuopt.optim.extras import Options
+from gpuopt.optim.state import STEP, Wanted, state_of
 
 
 class Adagrad(Fused, torch.optim.Adagrad):
@@ -19,9 +19,8 @@ class Adagrad(Fused, torch.optim.Adagrad):
 
         h \leftarrow h + g^2, \qquad p \leftarrow p - \frac{\eta}{1 + (t - 1) \lambda} \frac{g}{\sqrt{h} + \epsilon}
 
-    Arguments up to ``fused`` are torch's, ``differentiable`` must be False, and ``foreach`` and ``fused`` choose
-    nothing. ``capturable`` is as in :class:`~gpuopt.optim.adam.Adam`, the others are those of
-    :class:`~gpuopt.optim.extras.Extras`. State is made at the first step, not at construction.
+    Arguments up to ``foreach``, which chooses nothing, are torch's, the others those of
+    :class:`~gpuopt.optim.extras.Options`. State is made at the first step, not at construction.
     Source: :mod:`gpuopt.kernels.rules.adagrad`.
     """
 
@@ -37,26 +36,10 @@ class Adagrad(Fused, torch.optim.Adagrad):
         initial_accumulator_value: float = 0,
         eps: float = 1e-10,
         foreach: bool | None = None,
-        *,
-        maximize: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        capturable: bool = False,
-        **extras: Unpack[Extras],
+        **options: Unpack[Options],
     ) -> None:
-        with self._constructing(extras, capturable=capturable):
-            super().__init__(
-                params,
-                lr,
-                lr_decay,
-                weight_decay,
-                initial_accumulator_value,
-                eps,
-                foreach,
-                maximize=maximize,
-                differentiable=differentiable,
-                fused=fused,
-            )
+        with self._constructing(options, capturable=False) as torchs:
+            super().__init__(params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, foreach, **torchs)
         self.state.clear()
 
     def share_memory(self) -> None:

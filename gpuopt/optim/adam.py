@@ -8,7 +8,7 @@ import torch
 
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
-from gpuopt.optim.extras import Extras
+from gpuopt.optim.extras import OptionsWithForeach
 
 
 class Adam(Fused, torch.optim.Adam):
@@ -19,8 +19,7 @@ class Adam(Fused, torch.optim.Adam):
         m &\leftarrow m + (g - m)(1 - \beta_1), \qquad v \leftarrow v + (g^2 - v)(1 - \beta_2) \\
         p &\leftarrow p - \frac{\eta}{1 - \beta_1^t} \frac{m}{\sqrt{v} / \sqrt{1 - \beta_2^t} + \epsilon}
 
-    Arguments up to ``decoupled_weight_decay`` are torch's, ``differentiable`` must be False, and ``foreach`` and
-    ``fused`` choose nothing. The others are those of :class:`~gpuopt.optim.extras.Extras`.
+    Arguments up to ``decoupled_weight_decay`` are torch's, the others :class:`~gpuopt.optim.extras.OptionsWithForeach`.
     Sources: :mod:`gpuopt.kernels.rules.adam`.
     """
 
@@ -36,28 +35,12 @@ class Adam(Fused, torch.optim.Adam):
         weight_decay: float = 0,
         amsgrad: bool = False,
         *,
-        foreach: bool | None = None,
-        maximize: bool = False,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
         decoupled_weight_decay: bool = False,
-        **extras: Unpack[Extras],
+        **options: Unpack[OptionsWithForeach],
     ) -> None:
-        with self._constructing(extras):
+        with self._constructing(options) as torchs:
             super().__init__(
-                params,
-                lr,
-                betas,
-                eps,
-                weight_decay,
-                amsgrad,
-                foreach=foreach,
-                maximize=maximize,
-                capturable=capturable,
-                differentiable=differentiable,
-                fused=fused,
-                decoupled_weight_decay=decoupled_weight_decay,
+                params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=decoupled_weight_decay, **torchs
             )
 
     def _options(self, group: Group) -> tuple[str, ...]:
@@ -84,26 +67,7 @@ class AdamW(Adam, torch.optim.AdamW):
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
         amsgrad: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        capturable: bool = False,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        **extras: Unpack[Extras],
+        **options: Unpack[OptionsWithForeach],
     ) -> None:
-        with self._constructing(extras):
-            torch.optim.AdamW.__init__(
-                self,
-                params,
-                lr,
-                betas,
-                eps,
-                weight_decay,
-                amsgrad,
-                maximize=maximize,
-                foreach=foreach,
-                capturable=capturable,
-                differentiable=differentiable,
-                fused=fused,
-            )
+        with self._constructing(options) as torchs:
+            torch.optim.AdamW.__init__(self, params, lr, betas, eps, weight_decay, amsgrad, **torchs)

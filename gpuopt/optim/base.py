@@ -1,30 +1,36 @@
-"""What the optimizers for PyTorch share: how a call of ``step`` becomes launches."""
+"""What the optimizers for PyTorch share: what torch.optim promises, and the way of a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from threading import Lock
 from typing import Any, ClassVar
 
 import torch
 
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
-from gpuopt.memory import memory_of
 from gpuopt.optim import checkpoint
-from gpuopt.optim.clipping import clip, find_inf, sum_squares
-from gpuopt.optim.device_step import DeviceStep, Member
-from gpuopt.optim.entries import States
-from gpuopt.optim.extras import DEFAULTS, Extras, check
-from gpuopt.optim.kept import Kept
-from gpuopt.optim.param_state import EMA, MASTER, STEP, Wanted, real, resolve_grads, state_of, step_of
+from gpuopt.optim.extras import DEFAULTS, TORCHS, check
+from gpuopt.optim.member import Recipe
+from gpuopt.optim.norm import clip, find_inf, sum_squares
+from gpuopt.optim.rows import Rows
+from gpuopt.optim.selection import Scaling, Selection, Settings
+from gpuopt.optim.state import EMA, STEP
+from gpuopt.watched import States
 
 Group = dict[str, Any]
 
 
 class Fused(torch.optim.Optimizer):
-    """An optimizer of ``torch.optim`` whose step is gpuopt's. A subclass derives from one of them too.
+    """An optimizer for PyTorch whose step is gpuopt's.
+
+    A subclass names its ``rule``, and has ``_settings`` and what else differs from here say how a group becomes the
+    rule's settings. Inside :meth:`_constructing` it calls the constructor of a class of ``torch.optim``, from which it
+    then derives too, or that of this class, with parameters and a dict of defaults: the settings of groups, with
+    ``lr``, ``weight_decay`` and ``maximize`` among them.
 
     Attributes:
         last_grad_norm: Norm of all gradients of the last step with ``max_grad_norm``, before clipping, as a tensor of
@@ -48,25 +54,33 @@ class Fused(torch.optim.Optimizer):
     state_dtype: torch.dtype | None
 
     last_grad_norm: torch.Tensor | None = None
-    _kept: Kept | None = None
-    _captured: tuple[Kept, ...] = ()
+    _rows: Rows | None = None
+    _captured: tuple[Selection, ...] = ()
     _is_averaged: bool = False
+    _is_torn: bool = False
     _scheduled: bool = False
     _checked: list[Any] | None = None
     _to_find_inf: torch.Tensor | None = None
 
     @contextmanager
-    def _constructing(self, extras: Extras, **defaults: Any) -> Iterator[None]:
-        """Around the constructor of ``torch.optim``: keeps ``extras``, and adds defaults that torch has not."""
+    def _constructing(self, options: Mapping[str, Any], **defaults: Any) -> Iterator[dict[str, Any]]:
+        """Around the constructor of the base, for which it gives those of ``options`` that are no extras.
+
+        ``defaults`` are options of groups that the base has not, with their defaults.
+        """
+        known = TORCHS | set(defaults)
+        extras = {name: value for name, value in options.items() if name not in known}
         check(extras, type(self).__name__)
-        for name, value in (DEFAULTS | extras).items():
+        for name, value in {**DEFAULTS, **extras}.items():
             setattr(self, name, value)
-        yield
+        self._stepping = Lock()
+        defaults |= {name: options[name] for name in defaults if name in options}
+        yield {name: value for name, value in options.items() if name in known and name not in defaults}
         self.defaults.update(defaults)
         for group in self.param_groups:
             for name, value in defaults.items():
                 group.setdefault(name, value)
-        self._check_groups()
+        self._recipe()
         self.state = States(self.state)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -81,7 +95,8 @@ class Fused(torch.optim.Optimizer):
         Raises:
             TypeError, ValueError: A tensor cannot be used. Nothing has been written then.
             RuntimeError: No backend can run, or not the one that was asked for, or the norm of the gradients is not
-                finite and ``error_if_nonfinite``. Nothing has been written then.
+                finite and ``error_if_nonfinite``, or another thread is in a step, or an earlier one was interrupted
+                while it wrote. Nothing has been written then.
         """
         if self._is_averaged:
             raise RuntimeError("step must not be called inside averaged_weights")
@@ -89,8 +104,13 @@ class Fused(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with torch.no_grad():
-            self._step()
+        if not self._stepping.acquire(blocking=False):
+            raise RuntimeError("step must not be called while another thread is in a step of the same optimizer")
+        try:
+            with torch.no_grad():
+                self._step()
+        finally:
+            self._stepping.release()
         return loss
 
     @contextmanager
@@ -100,7 +120,8 @@ class Fused(torch.optim.Optimizer):
         Raises:
             RuntimeError: There is no average yet: ``ema_decay`` is None, or no step has been taken.
         """
-        averages = [(p, self.state[p][EMA]) for p in self._params() if EMA in self.state.get(p, ())]
+        states = [(p, self.state.get(p, {})) for p in self._params()]
+        averages = [(p, dict.__getitem__(state, EMA)) for p, state in states if EMA in state]
         if self.ema_decay is None or not averages:
             raise RuntimeError("there are no averaged weights: ema_decay must be given, and a step taken")
         if self._is_averaged:
@@ -123,11 +144,7 @@ class Fused(torch.optim.Optimizer):
         """As torch's, but state keeps its dtype: it is only moved to its parameter's device."""
         with checkpoint.dtypes_kept(self):
             super().load_state_dict(state_dict)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's."""
-        super().add_param_group(param_group)
-        self._kept = None
+        self._is_torn = False
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all but the plans, which hold addresses."""
@@ -140,7 +157,7 @@ class Fused(torch.optim.Optimizer):
             for name, value in self.defaults.items():  # some of which torch's checkpoints have not
                 group.setdefault(name, value)
         self.state = States(self.state)
-        self._kept = None
+        self._stepping = Lock()
 
     def _has_grads(self) -> bool:
         """Whether a parameter has a gradient."""
@@ -184,66 +201,68 @@ class Fused(torch.optim.Optimizer):
             check(dict(zip(DEFAULTS, extras, strict=True)), type(self).__name__)
             self._checked = extras
 
-    def _check_groups(self) -> None:
-        for group in self.param_groups:
-            if group.get("differentiable"):
-                name = type(self).__name__
-                raise ValueError(
-                    "differentiable must be False, since autograd does not see into a fused step; "
-                    f"torch.optim.{name} can be differentiated"
-                )
-
     def _step(self) -> None:
-        capturing = self._is_captured()
+        """The way of a step."""
         self._check_extras()
-        to_find_inf, self._to_find_inf = self._to_find_inf, None
-        grad_scale = getattr(self, "grad_scale", None)
-        found_inf = getattr(self, "found_inf", None) if to_find_inf is None else to_find_inf
-        rows = [self._row(group) for group in self.param_groups]
-        self._schedule_if_needed(chain.from_iterable(rows), found_inf)
-        if to_find_inf is None and self._skips(found_inf):
-            return
-        kept, self._kept = self._kept, None  # until all is well again
-        still_holds = kept is not None and kept.fits(self.param_groups, self._key(), self.state) and kept.take_grads()
-        if kept is None or not still_holds:
-            if not self._has_grads():
-                self._kept = kept
-                return
-            if capturing:
-                raise RuntimeError(
-                    "a CUDA graph can capture step() only after one outside of the graph, with gradients for the same "
-                    "parameters and of the same strides"
-                )
-            kept = self._plan(rows)
-        if capturing and kept not in self._captured:
-            self._captured = (*self._captured, kept)
-        for device_step in kept.device_steps:
-            device_step.place(rows, grad_scale, found_inf, clipped=self.max_grad_norm is not None)
-        if to_find_inf is not None or self.max_grad_norm is not None:
-            sums = sum_squares(kept.device_steps)
-            if to_find_inf is not None:
-                find_inf(kept.device_steps, sums, kept.grads(), to_find_inf)
-            if self.max_grad_norm is not None:
-                self.last_grad_norm = clip(kept.device_steps, sums, self.max_grad_norm, self.error_if_nonfinite)
-        if to_find_inf is not None and self._skips(to_find_inf):
-            return  # nothing is kept, copies of gradients and of parameters with gaps least of all
-        if not still_holds:
-            kept.keep_state()
-        for device_step in kept.device_steps:
-            device_step.step()
-        torch.autograd.graph.increment_version(kept.params)
-        if self.zero_grads:
-            torch.autograd.graph.increment_version(kept.grads())
-        self._kept = kept
+        captured = self._is_captured()
+        scaling = self._take_scaling()
+        settings = [self._row(group) for group in self.param_groups]
+        self._schedule_if_needed(settings, scaling)
+        rows, self._rows = self._rows_that_fit(), None  # until all is well again
+        selections = rows.select(captured)
+        if selections:
+            if captured:
+                self._captured += tuple(each for each in selections if each not in self._captured)
+            for selection in selections:
+                selection.place(settings, scaling, clipped=self.max_grad_norm is not None)
+            self._find_norm(selections, scaling)
+            self._launch(selections, rows)
+        # State that was made for a step that did nothing may not fit what comes next.
+        self._rows = None if rows.new else rows
 
-    def _skips(self, found_inf: Any) -> bool:
-        """Whether the host sees that a step must do nothing, except to zero gradients that are to be zeroed."""
-        # Where no parameter has a gradient GradScaler's found_inf is no tensor.
-        if self._scheduled or not isinstance(found_inf, torch.Tensor) or found_inf.item() == 0:
-            return False
-        if self.zero_grads:
-            torch._foreach_zero_([param.grad for param in self._params() if param.grad is not None])
-        return True
+    def _take_scaling(self) -> Scaling:
+        """What a gradient scaler has left, which is for this step alone."""
+        to_find, self._to_find_inf = self._to_find_inf, None
+        found_inf = getattr(self, "found_inf", None) if to_find is None else to_find
+        if not isinstance(found_inf, torch.Tensor):  # as GradScaler's is where no parameter has a gradient
+            found_inf = None
+        return Scaling(getattr(self, "grad_scale", None), found_inf, to_find is not None)
+
+    def _rows_that_fit(self) -> Rows:
+        """Those of the last step, or new ones where parameters, state as a whole, or options are others."""
+        recipe = self._recipe()
+        if self._rows is not None and self._rows.fit(self.param_groups, recipe, self.state):
+            return self._rows
+        if self._is_torn:
+            raise RuntimeError(
+                "an earlier step was interrupted while it wrote, so parameters and state may be between two steps: "
+                "load a checkpoint, or call load_state_dict(state_dict()) to go on with them as they are"
+            )
+        if not isinstance(self.state, States):  # somebody has set it
+            self.state = States(self.state)
+        counts = ((param, dict.get(state, STEP)) for param, state in self.state.items())
+        if any(isinstance(count, torch.Tensor) and count.is_cuda and param.is_cuda for param, count in counts):
+            self._scheduled = True
+            recipe = self._recipe()
+        return Rows(self.param_groups, recipe, self.state)
+
+    def _find_norm(self, selections: list[Selection], scaling: Scaling) -> None:
+        """Reads the gradients once, where a norm or an overflow is to be found."""
+        if scaling.is_to_be_found or self.max_grad_norm is not None:
+            sums = sum_squares(selections)
+            if scaling.is_to_be_found and scaling.found_inf is not None:
+                find_inf(selections, sums, scaling.found_inf)
+            if self.max_grad_norm is not None:
+                self.last_grad_norm = clip(selections, sums, self.max_grad_norm, self.error_if_nonfinite)
+
+    def _launch(self, selections: list[Selection], rows: Rows) -> None:
+        """Steps everything, and lets the optimizer have state that is new, unless an overflow is known to the host."""
+        self._is_torn = True
+        if not selections[0].skips:
+            rows.keep_state()
+        for selection in selections:
+            selection.step()
+        self._is_torn = False
 
     def _is_captured(self) -> bool:
         """Whether a CUDA graph captures this step, which must be one that can be."""
@@ -258,101 +277,34 @@ class Fused(torch.optim.Optimizer):
             raise RuntimeError("error_if_nonfinite makes the host wait, which a CUDA graph cannot capture")
         return True
 
-    def _schedule_if_needed(self, settings: Iterable[Any], found_inf: Any) -> None:
+    def _schedule_if_needed(self, settings: Settings, scaling: Scaling) -> None:
         """Has step counts live on the devices from now on where the host cannot know them, or a setting."""
         if not self._scheduled:
-            on_gpu = (isinstance(value, torch.Tensor) and value.is_cuda for value in (*settings, found_inf))
-            self._scheduled = any(group.get("capturable") for group in self.param_groups) or any(on_gpu)
-
-    def _key(self) -> tuple[Any, ...]:
-        """What of groups and attributes a plan depends on, besides tensors."""
-        groups = [
-            (
-                self._options(group),
-                self._counts(group),
-                bool(group.get("capturable")),
-                bool(group.get("differentiable")),
+            scalars = (*chain.from_iterable(settings), scaling.found_inf)
+            self._scheduled = any(group.get("capturable") for group in self.param_groups) or any(
+                isinstance(scalar, torch.Tensor) and scalar.is_cuda for scalar in scalars
             )
-            for group in self.param_groups
-        ]
-        switches = (self.max_grad_norm is not None, self.ema_decay is not None, self.master_weights)
-        extras = (self.backend, self.zero_grads, switches, self._scheduled)
-        return groups, extras
+
+    def _recipe(self) -> Recipe:
+        """What rows are made by."""
+        for group in self.param_groups:
+            if group.get("differentiable"):
+                raise ValueError(
+                    "differentiable must be False, since autograd does not see into a fused step; "
+                    f"torch.optim.{type(self).__name__} can be differentiated"
+                )
+        extras = self.backend, self.zero_grads, self.state_dtype, self.master_weights, self.ema_decay is not None
+        capturable = any(group.get("capturable") for group in self.param_groups)
+        slots = tuple([(*self.rule.required, *self._options(group)) for group in self.param_groups])
+        counts = tuple([self._counts(group) for group in self.param_groups])
+        own = self.rule, type(self).__name__, self._for_sparse
+        return Recipe._make((*own, *extras, self._initial(), self._scheduled, capturable, slots, counts))
 
     def _row(self, group: Group) -> tuple[Any, ...]:
         """A group's settings in the order of :func:`gpuopt.kernels.schedule.row_at`."""
-        common = Common(
-            group["lr"],
-            group["weight_decay"],
-            float(self._decoupled(group)),
-            float(group["maximize"]),
-            0.0 if self.ema_decay is None else 1 - self.ema_decay,
-        )
-        return (*common, *self._settings(group))
-
-    def _plan(self, rows: list[tuple[Any, ...]]) -> Kept:
-        """Checks everything, makes the state that is missing, and plans a step for each device."""
-        self._check_groups()
-        if not isinstance(self.state, States):  # somebody has set it
-            self.state = States(self.state)
-        if self.zero_grads:
-            resolve_grads(self._params())
-        members = [
-            self._member(group, at, param)
-            for group, settings in enumerate(self.param_groups)
-            for at, param in enumerate(settings["params"])
-            if param.grad is not None
-        ]
-        for index, member in enumerate(members):
-            member.index = index
-            is_on_gpu = isinstance(member.count, torch.Tensor) and member.count.is_cuda
-            self._scheduled = self._scheduled or (is_on_gpu and member.param.is_cuda)
-        device_steps = [
-            DeviceStep(
-                self.rule,
-                [member for member in members if member.param.device == device],
-                self.backend,
-                zero_grads=self.zero_grads,
-                scheduled=self._scheduled,
-                replayed=any(group.get("capturable") for group in self.param_groups),
-            )
-            for device in dict.fromkeys(member.param.device for member in members)
-        ]
-        for device_step in device_steps:
-            device_step.prepare(rows)
-        return Kept(members, device_steps, self.param_groups, self._key(), self.state, self.zero_grads)
-
-    def _member(self, index: int, at: int, param: torch.Tensor) -> Member:
-        """A parameter with its gradient, and its state, which is made if need be but not yet kept."""
-        group = self.param_groups[index]
-        name = f"{at} of group {index}"
-        if "param_names" in group:
-            name += f" ({group['param_names'][at]!r})"
-        grad = param.grad
-        assert grad is not None
-        if grad.is_sparse:
-            advice = f", please consider {self._for_sparse} instead" if self._for_sparse else ""
-            raise RuntimeError(f"{type(self).__name__} does not support sparse gradients{advice} (grad {name})")
-        if param.is_conj():
-            raise ValueError(f"param {name} must not be a view that conjugates, but is one: call resolve_conj()")
-        memory_of(real(param.detach()), f"param {name}")
-        slots = tuple(slot for slot in self.rule.slots if slot in (*self.rule.required, *self._options(group)))
-        wanted = Wanted(slots, self._initial(), self.state_dtype, self.master_weights, self.ema_decay is not None)
-        old = self.state.get(param, {})
-        state = state_of(param, old, wanted)
-        return Member(
-            name,
-            index,
-            at,
-            param,
-            grad,
-            state,
-            slots,
-            step_of(old, slots),
-            self._counts(group) or STEP in old,
-            average=wanted.average,
-            master=self.master_weights and MASTER in state,
-        )
+        average_weight = 0.0 if self.ema_decay is None else 1 - self.ema_decay
+        switches = float(self._decoupled(group)), float(group["maximize"])
+        return (*Common(group["lr"], group["weight_decay"], *switches, average_weight), *self._settings(group))
 
 
 def _assign(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:

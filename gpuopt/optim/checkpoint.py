@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from gpuopt.optim.entries import Entries
-from gpuopt.optim.param_state import STEP
+from gpuopt.optim.state import STEP
+from gpuopt.watched import Entries
 
 
 class _Box:
@@ -30,13 +30,7 @@ def dtypes_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """
 
     def box(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        boxed = {
-            key: {name: _Box(value) if _is_boxed(name, value) else value for name, value in entries.items()}
-            if isinstance(entries, dict)
-            else entries
-            for key, entries in state_dict["state"].items()
-        }
-        return {**state_dict, "state": boxed}
+        return {**state_dict, "state": {key: _boxed(entries) for key, entries in state_dict["state"].items()}}
 
     def unbox(_: Any) -> None:
         for param, entries in optimizer.state.items():
@@ -64,11 +58,8 @@ def plain_state(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     """In this context ``optimizer.state_dict`` has plain dicts, before its post-hooks, for who loads it elsewhere."""
 
     def as_plain(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        state = state_dict["state"].items()
-        return {
-            **state_dict,
-            "state": {key: dict(entries) if isinstance(entries, Entries) else entries for key, entries in state},
-        }
+        entries = state_dict["state"].items()
+        return {**state_dict, "state": {key: dict(own) if isinstance(own, Entries) else own for key, own in entries}}
 
     handle = optimizer.register_state_dict_post_hook(as_plain, prepend=True)
     try:
@@ -77,5 +68,8 @@ def plain_state(optimizer: torch.optim.Optimizer) -> Iterator[None]:
         handle.remove()
 
 
-def _is_boxed(name: str, value: Any) -> bool:
-    return name != STEP and isinstance(value, torch.Tensor)
+def _boxed(entries: Any) -> Any:
+    if not isinstance(entries, dict):
+        return entries
+    boxes = {name: _Box(value) for name, value in entries.items() if name != STEP and isinstance(value, torch.Tensor)}
+    return {**entries, **boxes}

@@ -41,6 +41,21 @@ class Extras(TypedDict, total=False):
     state_dtype: torch.dtype | None
 
 
+class Options(Extras, total=False):
+    """The extras, and keywords that are torch's; ``differentiable`` must be False, and ``fused`` chooses nothing."""
+
+    maximize: bool
+    capturable: bool
+    differentiable: bool
+    fused: bool | None
+
+
+class OptionsWithForeach(Options, total=False):
+    """Also ``foreach``, which chooses nothing."""
+
+    foreach: bool | None
+
+
 DEFAULTS: Extras = {
     "backend": None,
     "max_grad_norm": None,
@@ -50,6 +65,10 @@ DEFAULTS: Extras = {
     "master_weights": False,
     "state_dtype": None,
 }
+
+
+TORCHS = frozenset(OptionsWithForeach.__annotations__) - frozenset(DEFAULTS)
+"""Those options that are no extras."""
 
 
 def check(extras: Mapping[str, Any], owner: str) -> None:

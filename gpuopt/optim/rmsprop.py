@@ -37,20 +37,9 @@ class RMSprop(Fused, torch.optim.RMSprop):
         differentiable: bool = False,
         **extras: Unpack[Extras],
     ) -> None:
-        with self._constructing(extras):
-            super().__init__(
-                params,
-                lr,
-                alpha,
-                eps,
-                weight_decay,
-                momentum,
-                centered,
-                capturable,
-                foreach,
-                maximize,
-                differentiable,
-            )
+        with self._constructing(extras) as torchs:
+            own = (alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize, differentiable)
+            super().__init__(params, lr, *own, **torchs)
 
     def _options(self, group: Group) -> tuple[str, ...]:
         return ("grad_avg",) * bool(group["centered"]) + ("momentum_buffer",) * bool(group["momentum"] > 0)

@@ -8,7 +8,7 @@ import torch
 
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
-from gpuopt.optim.extras import Extras
+from gpuopt.optim.extras import OptionsWithForeach
 
 
 class SGD(Fused, torch.optim.SGD):
@@ -16,9 +16,8 @@ class SGD(Fused, torch.optim.SGD):
 
     .. math:: b \leftarrow b \mu + g (1 - \tau), \qquad p \leftarrow p - \eta b
 
-    where the first step takes :math:`b = g`. Arguments up to ``fused`` are torch's, ``differentiable`` must be False,
-    and ``foreach`` and ``fused`` choose nothing. ``capturable`` is as in :class:`~gpuopt.optim.adam.Adam`, the others
-    are those of :class:`~gpuopt.optim.extras.Extras`. With dampening the state has a ``step``, which torch's has not,
+    where the first step takes :math:`b = g`. Arguments up to ``nesterov`` are torch's, the others
+    :class:`~gpuopt.optim.extras.OptionsWithForeach`. With dampening the state has a ``step``, which torch's has not,
     where only the GPU knows whether it was the first. Sources and Nesterov's form: :mod:`gpuopt.kernels.rules.sgd`.
     """
 
@@ -33,27 +32,10 @@ class SGD(Fused, torch.optim.SGD):
         dampening: float = 0,
         weight_decay: float | torch.Tensor = 0,
         nesterov: bool = False,
-        *,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        differentiable: bool = False,
-        fused: bool | None = None,
-        capturable: bool = False,
-        **extras: Unpack[Extras],
+        **options: Unpack[OptionsWithForeach],
     ) -> None:
-        with self._constructing(extras, capturable=capturable):
-            super().__init__(
-                params,
-                lr,
-                momentum,
-                dampening,
-                weight_decay,
-                nesterov,
-                maximize=maximize,
-                foreach=foreach,
-                differentiable=differentiable,
-                fused=fused,
-            )
+        with self._constructing(options, capturable=False) as torchs:
+            super().__init__(params, lr, momentum, dampening, weight_decay, nesterov, **torchs)
 
     def _options(self, group: Group) -> tuple[str, ...]:
         return ("momentum_buffer",) * bool(group["momentum"] != 0)

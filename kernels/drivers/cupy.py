@@ -64,10 +64,14 @@ def place_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = 
         header = (np.array(signals, dtype=np.int64), hyper)
         copy = DeviceTable.of(table, header, stream, cupy.asarray, _STAGING.overwrite)
         signal_words, scalars, rows = map(copy.part, range(3))
-        return Placed(rows, copy.tile_tensor, scalars.view(hyper.dtype), signal_words)
+        return Placed(rows, copy.tile_words.view(np.int32), scalars.view(hyper.dtype), signal_words)
 
 
-def sum_squares(table: Table, placed: Placed | Array, stream: int = 0) -> Any:
+def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
+    """Nothing is compiled on the host before a launch."""
+
+
+def sum_squares(table: Table, placed: Placed | Array, stream: int = 0, threads: int | None = None) -> Any:
     """By Triton's kernel, as a tensor of PyTorch."""
     assert isinstance(placed, Placed)
     triton = _triton("the norm of gradients")
@@ -75,7 +79,7 @@ def sum_squares(table: Table, placed: Placed | Array, stream: int = 0) -> Any:
         return triton.sum_squares(table, Placed(*map(triton.as_tensor, placed[:4])), stream)
 
 
-def step(table: Table, placed: Placed | Array, stream: int = 0) -> None:
+def step(table: Table, placed: Placed | Array, stream: int = 0, threads: int | None = None) -> None:
     """See :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     if isinstance(placed, Placed) and placed.schedule:
         _triton("a schedule").advance(table, placed, stream)

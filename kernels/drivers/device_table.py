@@ -40,13 +40,13 @@ class DeviceTable:
     A stream is known by its handle, which a later stream may get when this one is destroyed. What is still pending on
     it then steps the same tensors, so whoever has not ordered the two streams races for those, and not for this alone.
 
-    What changes most comes first in the buffer: as long as no tensor moves, only the header is copied, and if that
-    has not changed either, nothing is.
+    All of it is copied at once when it is made. What changes most comes first: as long as no tensor moves, only the
+    header is copied, and if that has not changed either, nothing is.
 
     Attributes:
-        buffer: int64 array on the device: the parts of the header, each padded to ``ALIGNMENT``, then the rows.
-        offsets: Where each part of the header begins in ``buffer``, and then the rows.
-        tile_tensor: The table's map from tile to tensor, on the device.
+        buffer: int64 array on the device: the parts of the header, then the rows, each padded to ``ALIGNMENT``.
+        offsets: Where each part of the header begins in ``buffer``, then the rows, and where they end.
+        tile_words: The table's map from tile to tensor, padded, as int64 on the device, behind ``buffer``.
     """
 
     def __init__(
@@ -57,15 +57,18 @@ class DeviceTable:
         overwrite: Callable[[Any, Array], None],
     ) -> None:
         per_unit = ALIGNMENT // _WORD
-        words = [-(-part.nbytes // ALIGNMENT) * per_unit for part in header]
-        self.offsets = tuple(np.cumsum([0, *words]).tolist())
+        parts = (*header, table.rows, table.tile_tensor)
+        *offsets, end = np.cumsum([0, *(-(-part.nbytes // ALIGNMENT) * per_unit for part in parts)]).tolist()
+        self.offsets = tuple(offsets)
         self._layout = _layout(header)
-        self._host = np.zeros(self.offsets[-1] + table.rows.size, dtype=np.int64)
+        whole = np.zeros(end, dtype=np.int64)
+        whole[offsets[-1] :].view(np.int32)[: table.tiles] = table.tile_tensor
+        self._host = whole[: offsets[-1]]
         self._fill(table, header)
         self._version = table.version
         self._overwrite = overwrite
-        self.buffer = to_device(self._host)
-        self.tile_tensor = to_device(table.tile_tensor)
+        on_device = to_device(whole)
+        self.buffer, self.tile_words = on_device[: offsets[-1]], on_device[offsets[-1] :]
 
     @classmethod
     def of(
@@ -100,10 +103,10 @@ class DeviceTable:
 
     def part(self, index: int) -> Any:
         """A part of the header as int64 words on the device, with its padding; the last part is the rows."""
-        return self.buffer[slice(*(*self.offsets, None)[index : index + 2])]
+        return self.buffer[slice(*self.offsets[index : index + 2])]
 
     def twin(self, buffer: Any) -> Self:
-        """A copy of the same layout with memory of its own, for another to fill with :meth:`words`."""
+        """A copy with the same tiles and another ``buffer``, for another to fill with :meth:`words`."""
         twin = copy(self)
         twin.buffer, twin._host = buffer, self._host.copy()
         return twin
@@ -114,20 +117,21 @@ class DeviceTable:
         return self._host
 
     def _refresh(self, table: Table, header: Sequence[Array]) -> None:
-        before = self._host[: self.offsets[-1]].copy()
+        head = self._host[: self.offsets[-2]]
+        before = head.copy()
         moved = self._version != table.version
         self._fill(table if moved else None, header)
         self._version = table.version
         if moved:
             self._overwrite(self.buffer, self._host)
-        elif not np.array_equal(before, self._host[: self.offsets[-1]]):
-            self._overwrite(self.buffer, self._host[: self.offsets[-1]])
+        elif not np.array_equal(before, head):
+            self._overwrite(self.buffer, head)
 
     def _fill(self, table: Table | None, header: Sequence[Array]) -> None:
         for offset, part in zip(self.offsets, header, strict=False):
             self._host[offset:].view(part.dtype)[: part.size] = part.ravel()
         if table is not None:
-            self._host[self.offsets[-1] :] = table.rows.ravel()
+            self._host[self.offsets[-2] :][: table.rows.size] = table.rows.ravel()
 
 
 def _layout(header: Sequence[Array]) -> list[tuple[Any, ...]]:

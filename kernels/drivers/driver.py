@@ -43,11 +43,20 @@ class Driver(Protocol):
             signals: Scalars that earlier work on ``stream`` leaves for this step.
         """
 
-    def sum_squares(self, table: Table, placed: Any, stream: int = 0) -> Any:
-        """Sums of squares of the gradients, float64 in the driver's memory: their sum is that of all squares."""
+    def prepare(self, table: Table, hyper: np.ndarray[Any, Any], threads: int | None = None) -> None:
+        """Has compiled what a step over ``table`` takes, where the host compiles it; nothing is written."""
 
-    def step(self, table: Table, placed: Any, stream: int = 0) -> None:
-        """One step over ``table``: one launch, after a small one that follows the schedule if there is one."""
+    def sum_squares(self, table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> Any:
+        """Sums of squares of the gradients, float64 in the driver's memory: their sum is that of all squares.
+
+        ``threads`` is the most that it runs on in host memory; None for as many as the driver likes.
+        """
+
+    def step(self, table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> None:
+        """One step over ``table``: one launch, after a small one that follows the schedule if there is one.
+
+        ``threads`` as for :meth:`sum_squares`.
+        """
 
     def run(
         self, table: Table, hyper: np.ndarray[Any, Any] | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS

@@ -1,11 +1,14 @@
-"""Runs the NumPy form compiled by Numba: one parallel call and one pass over memory for the whole table.
+"""Runs the NumPy form compiled by Numba: one call and one pass over memory for the whole table.
 
 Each thread walks a range of tiles of the pointer table. The inner loop is plain, so that LLVM vectorises it; the
-error model of NumPy matters for that, since a check for division by zero would forbid it.
+error model of NumPy matters for that, since a check for division by zero would forbid it. Every loop is compiled twice,
+since a table that is worth one thread is to wake no others, and the code that can costs six times as much to compile.
 """
 
 from __future__ import annotations
 
+import inspect
+import marshal
 import os
 import stat
 import tempfile
@@ -27,6 +30,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from gpuopt.kernels import epilogue, prologue
 from gpuopt.kernels.drivers.numpy import place, zero_grads
 from gpuopt.kernels.epilogue import Epilogue
+from gpuopt.kernels.fork import is_forked
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules.rule import MOST_SLOTS
@@ -39,7 +43,7 @@ TILE = 1 << 15
 DEVICE = "cpu"
 SCHEDULES = False
 
-_NEUTRAL = np.array(Prologue())
+_NEUTRAL = list(Prologue())
 """A prologue that changes nothing."""
 
 _ONE_AT_A_TIME = Lock()
@@ -54,14 +58,22 @@ def unavailable() -> str | None:
     return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
 
 
-def sum_squares(table: Table, placed: Any, stream: int = 0) -> np.ndarray[Any, Any]:
+def sum_squares(table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> np.ndarray[Any, Any]:
     """One sum per tile."""
     grad = table.variant.formats[1]
     assert grad is not None
     sums = np.empty(table.tiles, dtype=np.float64)
-    with threads_for(table):
-        compiled_sum_squares(grad)(table.rows, table.tile_tensor, sums, table.tile)
+    wanted = threads_for(table, threads)
+    with _threads(wanted):
+        compiled_sum_squares(grad, wanted > 1)(table.rows, table.tile_tensor, sums, table.tile)
     return sums
+
+
+def prepare(table: Table, hyper: np.ndarray[Any, Any], threads: int | None = None) -> None:
+    """Compiles by a step over nothing, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
+    wanted = threads_for(table, threads)
+    with _threads(1):
+        _step_for(table, hyper, wanted)(table.rows, table.tile_tensor[:0], hyper, table.tile)
 
 
 def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
@@ -69,24 +81,40 @@ def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Sig
     step(table, place(table, hyper, stream, signals), stream)
 
 
-def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int = 0) -> None:
+def step(
+    table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int = 0, threads: int | None = None
+) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     hyper, signals = placed
     if signals.skip():
         zero_grads(table)
         return
     hyper = signals.scaled(hyper)
-    neutral = bool((hyper[:, : len(_NEUTRAL)] == _NEUTRAL).all())
-    compiled_step = compiled(table.variant, neutral)
-    with threads_for(table):
+    wanted = threads_for(table, threads)
+    compiled_step = _step_for(table, hyper, wanted)
+    with _threads(wanted):
         compiled_step(table.rows, table.tile_tensor, hyper, table.tile)
 
 
+def threads_for(table: Table, most: int | None = None) -> int:
+    """Threads that ``table`` is worth, of at most ``most`` and of those that Numba may use."""
+    wanted = min(table.numel // NUMEL_PER_THREAD, most or table.numel)
+    if wanted <= 1:
+        return 1
+    if is_forked():
+        _warn_of_fork()
+        return 1
+    return int(min(wanted, numba.get_num_threads()))
+
+
 @contextmanager
-def threads_for(table: Table) -> Iterator[None]:
-    """In this context compiled code runs on as many threads as ``table`` is worth, and no other thread runs any."""
+def _threads(wanted: int) -> Iterator[None]:
+    """In this context compiled code runs on so many threads; on several, it is the only one that does."""
+    if wanted == 1:
+        yield
+        return
     most = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(most, table.numel // NUMEL_PER_THREAD)))
+    numba.set_num_threads(wanted)
     try:
         with _ONE_AT_A_TIME:
             yield
@@ -95,18 +123,33 @@ def threads_for(table: Table) -> Iterator[None]:
 
 
 @cache
-def compiled(variant: Variant, neutral: bool) -> Callable[..., None]:
+def _warn_of_fork() -> None:
+    warnings.warn(
+        "gpuopt steps on one thread in a process that was forked, since the threads of its parent did not come with "
+        "it; start processes by 'spawn' or 'forkserver' for all cores",
+        stacklevel=2,
+    )
+
+
+def _step_for(table: Table, hyper: np.ndarray[Any, Any], threads: int) -> Callable[..., None]:
+    neutral = all(row == _NEUTRAL for row in hyper[:, : len(_NEUTRAL)].tolist())
+    return compiled(table.variant, neutral, threads > 1)
+
+
+@cache
+def compiled(variant: Variant, neutral: bool, parallel: bool) -> Callable[..., None]:
     """``step(rows, tile_tensor, hyper, tile)`` for one variant, compiled at its first call or read from disk.
 
     ``neutral`` leaves out the prologue, for when it changes nothing: it takes a tenth of the time.
     """
-    return compile_cached(_step(variant, neutral), f"{variant} {neutral}", parallel=True)
+    made_for = f"{variant} {neutral} {parallel}"
+    return compile_cached(_step(variant, neutral), made_for, parallel=parallel, nogil=True)
 
 
 @cache
-def compiled_sum_squares(grad: Format) -> Callable[..., None]:
+def compiled_sum_squares(grad: Format, parallel: bool) -> Callable[..., None]:
     """``sum_squares(rows, tile_tensor, sums, tile)`` for gradients of one format, as :func:`compiled`."""
-    return compile_cached(_sum_squares(grad), grad.name, parallel=True)
+    return compile_cached(_sum_squares(grad), f"{grad.name} {parallel}", parallel=parallel, nogil=True)
 
 
 def compile_cached(function: Callable[..., Any], made_for: str, **options: Any) -> Callable[..., Any]:
@@ -190,7 +233,7 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     before, fields, after = len(Prologue._fields), len(variant.rule.hyper_fields), len(Epilogue._fields)
     compute = variant.compute.type
     zero = compute(0)
-    fingerprint = source_fingerprint()
+    fingerprint = source_fingerprint() + form_fingerprint(variant.rule.numpy_form)
 
     def step(rows, tile_tensor, hyper, tile):
         fingerprint  # noqa: B018 (part of the binary's name in the cache)
@@ -305,6 +348,15 @@ def source_fingerprint() -> str:
     for path in sorted(Path(__file__).parents[1].rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def form_fingerprint(form: Callable[..., Any]) -> str:
+    """A hash of the file that a form is defined in, which may be another's; of its code where there is no file."""
+    try:
+        source = Path(inspect.getfile(form)).read_bytes()
+    except OSError:
+        source = marshal.dumps(form.__code__)
+    return sha256(source).hexdigest()
 
 
 def cache_on_disk(dispatcher: Any) -> None:

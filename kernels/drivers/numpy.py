@@ -32,7 +32,11 @@ def place(
     return hyper, signals
 
 
-def sum_squares(table: Table, placed: Any, stream: int = 0) -> np.ndarray[Any, Any]:
+def prepare(table: Table, hyper: np.ndarray[Any, Any], threads: int | None = None) -> None:
+    """Nothing is compiled."""
+
+
+def sum_squares(table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> np.ndarray[Any, Any]:
     """One sum per block of each tensor."""
     grad = table.variant.formats[1]
     assert grad is not None
@@ -51,7 +55,9 @@ def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Sig
     step(table, place(table, hyper, stream, signals), stream)
 
 
-def step(table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int = 0) -> None:
+def step(
+    table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int = 0, threads: int | None = None
+) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     hyper, signals = placed
     if signals.skip():

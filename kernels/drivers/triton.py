@@ -80,7 +80,11 @@ def place(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signa
         return Placed(rows, tile_tensor, scalars.view(_torch_dtype(hyper.dtype)), signal_words)
 
 
-def sum_squares(table: Table, placed: Placed, stream: int = 0) -> Any:
+def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
+    """Nothing is compiled on the host before a launch."""
+
+
+def sum_squares(table: Table, placed: Placed, stream: int = 0, threads: int | None = None) -> Any:
     """See :mod:`~gpuopt.kernels.drivers.triton_norm`."""
     from gpuopt.kernels.drivers import triton_norm
 
@@ -96,7 +100,7 @@ def advance(table: Table, placed: Placed, stream: int = 0) -> None:
         triton_schedule.advance(table, placed)
 
 
-def step(table: Table, placed: Placed, stream: int = 0) -> None:
+def step(table: Table, placed: Placed, stream: int = 0, threads: int | None = None) -> None:
     """See :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     if not table.tiles and not placed.schedule:
         return
@@ -178,7 +182,7 @@ def _upload(table: Table, header: Sequence[Array], stream: int, replayed: bool =
         table.kept.setdefault("captured", []).append(spare)
         copy = spare.capture(table, header)
     *parts, rows = map(copy.part, range(len(header) + 1))
-    return parts, rows, copy.tile_tensor
+    return parts, rows, copy.tile_words.view(torch.int32)
 
 
 class _Spare:
@@ -214,7 +218,9 @@ def _torch_dtype(dtype: np.dtype[Any]) -> Any:
 
 
 def _to_device(array: np.ndarray[Any, Any]) -> Any:
-    return torch.from_numpy(array).to(DEVICE, copy=True)
+    buffer = torch.empty(array.shape, dtype=torch.int64, device=DEVICE)
+    _overwrite(buffer, array)
+    return buffer
 
 
 def _overwrite(buffer: Any, array: np.ndarray[Any, Any]) -> None:

@@ -21,6 +21,11 @@ def drawn(like: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.randn(like.shape, dtype=wide, generator=generator).to(like.device, like.dtype)
 
 
+def bits(tensor: torch.Tensor) -> bytes:
+    """The bits of all elements, in order."""
+    return tensor.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
 def set_grads(params: Params, seed: int) -> None:
     """New gradients, the same whenever the seed is the same."""
     for index, param in enumerate(params):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gpuopt.kernels import gradnorm
-from gpuopt.optim.device_step import DeviceStep, Outcome
+from gpuopt.optim.selection import Outcome, Selection
 
 _CPU = torch.device("cpu")
 
@@ -19,18 +19,19 @@ Sums = list[torch.Tensor]
 """Sums of squares of gradients, float64, where they were read: their sum is that of all squares."""
 
 
-def sum_squares(steps: Sequence[DeviceStep]) -> Sums:
+def sum_squares(steps: Sequence[Selection]) -> Sums:
     """The sums of all steps, once they are placed."""
     parts = [part for step in steps for part in step.sum_squares()]
     return [torch.from_numpy(part) if isinstance(part, np.ndarray) else part for part in parts]
 
 
-def find_inf(steps: Sequence[DeviceStep], sums: Sums, grads: list[torch.Tensor], found_inf: torch.Tensor) -> None:
+def find_inf(steps: Sequence[Selection], sums: Sums, found_inf: torch.Tensor) -> None:
     """Sets ``found_inf`` to 1 if a gradient is not finite, also where steps have a copy of it; else leaves it 0.
 
     Squares of float64 can overflow where a gradient does not, so of these the largest tells.
     """
-    if any(grad.dtype in (torch.float64, torch.complex128) for grad in grads):
+    grads = [grad for step in steps for grad in step.grads]
+    if any(grad.dtype is torch.float64 for grad in grads):
         filled = [grad for grad in grads if grad.numel()]
         numbers = list(torch._foreach_norm(filled, float("inf"))) if filled else []
     else:
@@ -43,7 +44,7 @@ def find_inf(steps: Sequence[DeviceStep], sums: Sums, grads: list[torch.Tensor],
             step.found_inf.copy_(found_inf, non_blocking=True)
 
 
-def clip(steps: Sequence[DeviceStep], sums: Sums, max_norm: float, error_if_nonfinite: bool) -> torch.Tensor:
+def clip(steps: Sequence[Selection], sums: Sums, max_norm: float, error_if_nonfinite: bool) -> torch.Tensor:
     """Fills the outcome of every step, once they are placed.
 
     The norm is ended where the first step is, without the host waiting, if all are on GPUs; else on the host.
@@ -55,7 +56,7 @@ def clip(steps: Sequence[DeviceStep], sums: Sums, max_norm: float, error_if_nonf
         RuntimeError: It is not finite, ``error_if_nonfinite``, and the steps would not be skipped anyway.
     """
     first = steps[0]
-    is_on_device = all(step.driver.SCHEDULES for step in steps)
+    is_on_device = all(step.home.driver.SCHEDULES for step in steps)
     outcome = _on_device(first, sums, max_norm) if is_on_device else _on_host(first, sums, max_norm)
     for step in steps:
         assert step.outcome is not None
@@ -72,22 +73,23 @@ def clip(steps: Sequence[DeviceStep], sums: Sums, max_norm: float, error_if_nonf
     return norm
 
 
-def _on_device(home: DeviceStep, sums: Sequence[torch.Tensor], max_norm: float) -> Outcome:
+def _on_device(first: Selection, sums: Sequence[torch.Tensor], max_norm: float) -> Outcome:
     from gpuopt.kernels.drivers import triton_norm
 
-    assert home.outcome is not None
-    here = [part.to(home.device, non_blocking=True) for part in sums]
-    limit = home.constant(max_norm, torch.float64)
-    loss_scale = home.constant(1.0, torch.float32) if home.loss_scale is None else home.loss_scale
-    with torch.cuda.device(home.device) if home.device.type == "cuda" else nullcontext():
-        triton_norm.clip(here[0] if len(here) == 1 else torch.cat(here), limit, loss_scale, *home.outcome)
-    return home.outcome
+    assert first.outcome is not None
+    device = first.home.device
+    here = [part.to(device, non_blocking=True) for part in sums]
+    limit = first.home.constant(max_norm, torch.float64)
+    loss_scale = first.home.constant(1.0, torch.float32) if first.loss_scale is None else first.loss_scale
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        triton_norm.clip(here[0] if len(here) == 1 else torch.cat(here), limit, loss_scale, *first.outcome)
+    return first.outcome
 
 
-def _on_host(first: DeviceStep, sums: Sequence[torch.Tensor], max_norm: float) -> Outcome:
+def _on_host(first: Selection, sums: Sequence[torch.Tensor], max_norm: float) -> Outcome:
     scale = 1.0 if first.loss_scale is None else float(first.loss_scale)
     norm = gradnorm.norm_of([part.cpu().numpy() for part in sums], scale)
-    outcome = first.outcome if first.device == _CPU and first.outcome is not None else Outcome.on(_CPU)
+    outcome = first.outcome if first.home.device == _CPU and first.outcome is not None else Outcome.on(_CPU)
     values = np.array([norm, gradnorm.clip_factor(norm, max_norm)])
     with np.errstate(over="ignore"):
         for tensor in outcome:

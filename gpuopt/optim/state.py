@@ -30,7 +30,7 @@ class Wanted(NamedTuple):
     average: bool = False
 
 
-def state_of(param: torch.Tensor, old: Mapping[str, Any], wanted: Wanted) -> dict[str, Any]:
+def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
     """``old`` with what is wanted and not there made new, and with the layout of ``param``; ``old`` is not changed.
 
     What is switched off is dropped: an original or an average that was not updated would be stale.
@@ -64,13 +64,6 @@ def state_of(param: torch.Tensor, old: Mapping[str, Any], wanted: Wanted) -> dic
 def real(tensor: torch.Tensor) -> torch.Tensor:
     """A complex tensor as pairs of reals, any other as it is."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-
-
-def resolve_grads(params: Iterable[torch.Tensor]) -> None:
-    """Puts what they show in the place of gradients that are views that conjugate, so that it can be written."""
-    for param in params:
-        if param.grad is not None and param.grad.is_conj():
-            param.grad = param.grad.resolve_conj()
 
 
 def step_of(state: Mapping[str, Any], slots: Iterable[str]) -> Any:

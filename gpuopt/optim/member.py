@@ -1,0 +1,131 @@
+"""A parameter that has a row, and how it, its gradient and its state lay when the row was made."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Self
+
+import torch
+
+from gpuopt.kernels.rules import Rule
+from gpuopt.memory import memory_of
+from gpuopt.optim.state import EMA, MASTER, STEP, Wanted, real, state_of, step_of
+from gpuopt.plan import Tensor
+from gpuopt.watched import Entries, Touched, plain
+
+address_of = torch.Tensor.data_ptr
+
+
+class Recipe(NamedTuple):
+    """What rows depend on besides tensors.
+
+    Attributes:
+        rule: The arithmetic.
+        owner: The class of the optimizer, for error messages.
+        for_sparse: What to use for sparse gradients instead; empty for nothing.
+        backend, zero_grads, state_dtype, master_weights: Those of :class:`~gpuopt.optim.extras.Extras`.
+        averages: Whether there are averages of the parameters.
+        initial: What the first slot starts from.
+        scheduled: Whether step counts are on the device, if the backend can follow a schedule.
+        replayed: Whether steps may be captured in a CUDA graph.
+        slots: For each group the state slots of the rule that it uses.
+        counts: For each group whether its state has a step count.
+    """
+
+    rule: Rule
+    owner: str
+    for_sparse: str
+    backend: str | None
+    zero_grads: bool
+    state_dtype: torch.dtype | None
+    master_weights: bool
+    averages: bool
+    initial: float
+    scheduled: bool
+    replayed: bool
+    slots: tuple[tuple[str, ...], ...]
+    counts: tuple[bool, ...]
+
+
+class Look(NamedTuple):
+    """What of a tensor a row depends on besides its address."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    is_contiguous: bool
+    numel: int
+
+    @classmethod
+    def of(cls, tensor: torch.Tensor) -> Self:
+        """How ``tensor`` looks."""
+        return cls(tensor.dtype, tuple(tensor.shape), tensor.stride(), tensor.is_contiguous(), tensor.numel())
+
+
+class Member:
+    """A parameter that has a row.
+
+    Attributes:
+        index: Its place among all parameters of the optimizer, which is that of its row.
+        group: Index of its group.
+        param: The parameter.
+        state: Its state, which the optimizer is given once a step is about to be taken.
+        look, grad_look: How it and its gradient looked, the latter as real numbers.
+        address: Where the parameter was.
+        state_addresses: The tensors of the state but the step count, which is a view of ours, and where they were.
+    """
+
+    def __init__(self, index: int, group: int, param: torch.Tensor, grad: torch.Tensor, state: Entries) -> None:
+        """A member, as it is now; ``grad`` as real numbers."""
+        self.index, self.group, self.param, self.state = index, group, param, state
+        self.look, self.grad_look, self.address = Look.of(param), Look.of(grad), address_of(param)
+        tensors = [entry for name, entry in dict.items(state) if name != STEP and isinstance(entry, torch.Tensor)]
+        self.state_addresses = [(tensor, address_of(tensor)) for tensor in tensors]
+
+    def holds(self, grad: torch.Tensor) -> bool:
+        """Whether the row still holds, with this gradient wherever it is."""
+        return (
+            grad.layout is torch.strided
+            and not grad.is_neg()
+            and bool(address_of(grad) or not grad.numel())
+            and address_of(self.param) == self.address
+            and Look.of(self.param) == self.look
+            and Look.of(real(grad)) == self.grad_look
+            and all(address_of(tensor) == address for tensor, address in self.state_addresses)
+        )
+
+
+def member_of(
+    recipe: Recipe, index: int, group: int, name: str, param: torch.Tensor, given: dict[str, Any], touched: Touched
+) -> tuple[Member, Tensor, Any]:
+    """A parameter that has a gradient, checked, with what is missing of its state made.
+
+    The state that is ``given`` is not changed. In ``touched`` it is noted what others do to the new one.
+
+    Returns:
+        Itself, the slots of its row, and its steps so far, a number or a tensor of one element.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: Parameter or gradient cannot be used.
+    """
+    assert param.grad is not None
+    if param.grad.is_sparse:
+        advice = f", please consider {recipe.for_sparse} instead" if recipe.for_sparse else ""
+        raise RuntimeError(f"{recipe.owner} does not support sparse gradients{advice} (grad {name})")
+    if param.is_conj():
+        raise ValueError(f"param {name} must not be a view that conjugates, but is one: call resolve_conj()")
+    base, grad, slots = real(param.detach()), real(param.grad), recipe.slots[group]
+    memory_of(base, f"param {name}")
+    memory_of(grad, f"grad {name}")
+    old = plain(given)
+    wanted = Wanted(slots, recipe.initial, recipe.state_dtype, recipe.master_weights, recipe.averages)
+    state = state_of(param, old, wanted)
+    count = step_of(old, slots)
+    if recipe.counts[group]:
+        state[STEP] = count
+    # Tensors that we have not made ourselves are in the hands of whoever has put them there.
+    is_lent = given.is_lent if isinstance(given, Entries) else bool(given)
+    own = [real(state[slot]) if slot in slots else None for slot in recipe.rule.slots]
+    average = real(state[EMA]) if recipe.averages else None
+    stepped, copy = (state[MASTER], base) if MASTER in state else (base, None)
+    member = Member(index, group, param, grad, Entries(state, index, touched, is_lent))
+    return member, Tensor(name, (stepped, grad, *own, average, copy)), count

@@ -1,0 +1,162 @@
+"""Which parameters a step is over: those that have a gradient, whose rows are made at their first step and stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from operator import is_, itemgetter
+from typing import Any
+
+import torch
+
+from gpuopt.optim.device import Device
+from gpuopt.optim.member import Member, Recipe, member_of
+from gpuopt.optim.selection import Selection
+from gpuopt.plan import Tensor
+from gpuopt.watched import Entries, States, Touched
+
+MOST_SELECTIONS = 64
+"""Sets of parameters that are remembered, as those of a mixture of experts may come again or not."""
+
+Groups = Sequence[dict[str, Any]]
+
+_params_of = itemgetter("params")
+
+
+class Rows:
+    """The rows of an optimizer's parameters, and the selections of them that steps were over.
+
+    Attributes:
+        params: All parameters.
+        new: Those members whose state the optimizer has not been given yet.
+    """
+
+    def __init__(self, groups: Groups, recipe: Recipe, states: States) -> None:
+        """No rows yet, for the groups and the state of an optimizer."""
+        self._groups, self._recipe, self._states = groups, recipe, states
+        self.params = list(chain.from_iterable(map(_params_of, groups)))
+        self._at = [(group, at) for group, each in enumerate(groups) for at in range(len(each["params"]))]
+        self._lengths = list(map(len, map(_params_of, groups)))
+        self._conjugable = [param for param in self.params if recipe.zero_grads and param.is_complex()]
+        self._members: list[Member | None] = [None] * len(self.params)
+        self._devices: dict[torch.device, Device] = {}
+        self._selections: dict[tuple[int, ...] | None, list[Selection]] = {}
+        self.new: list[Member] = []
+        self._touched = states.touched = Touched()
+
+    def fit(self, groups: Groups, recipe: Recipe, states: Any) -> bool:
+        """Whether they are of these parameters and of this state."""
+        return (
+            recipe == self._recipe
+            and states is self._states
+            and not self._touched.replaced
+            and list(map(len, map(_params_of, groups))) == self._lengths
+            and all(map(is_, chain.from_iterable(map(_params_of, groups)), self.params))
+        )
+
+    def select(self, captured: bool) -> list[Selection]:
+        """The parameters that have a gradient, by device, with their gradients taken.
+
+        Args:
+            captured: Whether a CUDA graph captures the step, which must have been taken outside of it before.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: A tensor cannot be used, or no backend can run.
+        """
+        for param in self._conjugable:  # what is to be written must not be seen through a conjugation
+            if param.grad is not None and param.grad.is_conj():
+                param.grad = param.grad.resolve_conj()
+        grads = [param.grad for param in self.params]
+        present = [grad for grad in grads if grad is not None]
+        if not present:
+            return []
+        whole = len(present) == len(grads)
+        stepped = None if whole else tuple([index for index, grad in enumerate(grads) if grad is not None])
+        if self._touched.news:
+            self._forget_touched()
+        selections = self._selections.get(stepped)
+        if selections is None or not _take(selections, present):
+            if captured:
+                raise RuntimeError(
+                    "a CUDA graph can capture step() only after one outside of the graph, with gradients for the same "
+                    "parameters and of the same strides"
+                )
+            indices = range(len(grads)) if stepped is None else stepped
+            selections = self._select_anew(indices, present)
+            if len(self._selections) >= MOST_SELECTIONS:
+                del self._selections[next(iter(self._selections))]
+            self._selections[stepped] = selections
+        return selections
+
+    def keep_state(self) -> None:
+        """Gives the optimizer the state of rows that are new."""
+        for member in self.new:
+            old = self._states.get(member.param)
+            if isinstance(old, Entries):  # which others may hold
+                member.state = old.become(member.state)
+            if member.state:
+                dict.__setitem__(self._states, member.param, member.state)
+            else:
+                dict.pop(self._states, member.param, None)
+        self.new = []
+
+    def _forget_touched(self) -> None:
+        for index in self._touched.changed:
+            self._members[index] = None
+        self._touched.changed, self._touched.news = set(), False
+        self._selections.clear()
+
+    def _select_anew(self, indices: Sequence[int], grads: Sequence[torch.Tensor]) -> list[Selection]:
+        """What no selection is kept for: rows are made where there are none, and anew where one does not hold."""
+        self._make([index for index in indices if self._members[index] is None])
+        selections = self._combine(indices)
+        if not _take(selections, grads):
+            self._make(
+                [
+                    member.index
+                    for member, grad in zip(self._some(indices), grads, strict=True)
+                    if not member.holds(grad)
+                ]
+            )
+            self._selections.clear()
+            selections = self._combine(indices)
+            if not _take(selections, grads):
+                raise RuntimeError("a parameter, its gradient or its state was changed by another thread during a step")
+        return selections
+
+    def _make(self, indices: Iterable[int]) -> None:
+        by_device: dict[torch.device, list[Any]] = {}
+        for index in indices:
+            by_device.setdefault(self.params[index].device, []).append(self._made(index))
+        for where, made in by_device.items():
+            if where not in self._devices:
+                self._devices[where] = Device(self._recipe, where, len(self.params))
+            self._devices[where].put(made)
+            for member, *_ in made:
+                self._members[member.index] = member
+                self.new.append(member)
+
+    def _made(self, index: int) -> tuple[Member, Tensor, Any]:
+        group, at = self._at[index]
+        names = self._groups[group].get("param_names")
+        name = f"{at} of group {group}" + (f" ({names[at]!r})" if names else "")
+        param = self.params[index]
+        return member_of(self._recipe, index, group, name, param, self._states.get(param, {}), self._touched)
+
+    def _some(self, indices: Iterable[int]) -> list[Member]:
+        return [member for member in map(self._members.__getitem__, indices) if member is not None]
+
+    def _combine(self, indices: Iterable[int]) -> list[Selection]:
+        by_device: dict[torch.device, list[Member]] = {}
+        for member in self._some(indices):
+            by_device.setdefault(member.param.device, []).append(member)
+        return [Selection(self._devices[where], own) for where, own in by_device.items()]
+
+
+def _take(selections: Sequence[Selection], grads: Sequence[torch.Tensor]) -> bool:
+    """Whether every selection takes its share of ``grads``, which are in the order of all parameters."""
+    if len(selections) == 1:
+        return selections[0].take(grads)
+    return all(
+        selection.take([grad for grad in grads if grad.device == selection.home.device]) for selection in selections
+    )
