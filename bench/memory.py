@@ -40,7 +40,7 @@ def needed_bytes(workload: Workload, contender: Contender) -> int:
     formats = workload.formats
     per_element = FORMATS[formats.param].itemsize * (1 + contender.temporaries)
     per_element += FORMATS[formats.state].itemsize * len(workload.optimizer.state)
-    if workload.tail:
+    if workload.tail or workload.new_grads:
         per_element += FORMATS[formats.grad].itemsize + 4 * (AVERAGED in workload.tail)
     return int(per_element * workload.shapes.numel)
 

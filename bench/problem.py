@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
+from itertools import repeat
 from math import inf, isnan, sqrt
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from gpuopt.kernels.formats import FORMATS
 POOL = 1_000_003
 
 FACTORS = (1.0, -0.25, 0.5)
-"""Of the gradients in each step that a contender does before its outcome is checked. Were they the same in all, Adam's
+"""Of the gradients in each step that a tensor takes before its outcome is checked. Were they the same in all, Adam's
 parameters would be the same whatever its betas are, and with no state at all. Powers of two round nothing."""
 
 WARM_UP = len(FACTORS)
@@ -86,10 +87,15 @@ class Problem:
             part[...] = whole * self._factor
 
     def warm_ups(self) -> Iterator[None]:
-        """The steps of a warm-up, each with other gradients, which stay until :meth:`restore`."""
+        """The steps of a warm-up, in which each tensor takes ``WARM_UP``, each with other values of its gradient.
+
+        Where parts take turns, all have one before gradients get their next values. One that took a step in which it
+        had no gradient, or missed one in which it had, has not the oracle's bits at the end. Gradients keep the last
+        values until :meth:`restore`.
+        """
         for self._factor in FACTORS:
             self.refill(self._lent)
-            yield
+            yield from repeat(None, self.workload.parts)
 
     def restore(self) -> None:
         """Ends a warm-up: gradients are again what they were."""

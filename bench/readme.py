@@ -23,6 +23,8 @@ TABLES: dict[str, dict[str, str]] = {
         "rmsprop/200x100000/fp32": "RMSprop, the same",
         "adam/1000x64/fp32": "Adam, 1,000 tensors of 64",
         "rmsprop/1000x64/fp32": "RMSprop, the same",
+        "adam/1000x64/fp32/new-grads": "Adam, 1,000 of 64, new gradients each step",
+        "adam/experts-64x4x256/fp32/1-of-8": "Adam, 8 others of 64 experts each step",
         "adamw/200x100000/fp32/clip-ema": "tail, 200 tensors of 100,000",
     },
     "arrays": {

@@ -42,6 +42,10 @@ class Workload:
         front: ``"torch"``: ``step()`` of optimizers for PyTorch; ``"arrays"``: ``update()`` of :mod:`gpuopt.arrays`.
         tail: Which of ``CLIP``, ``AVERAGED`` and ``ZERO`` belong to the step. Each of the first two takes the
             loss scale off the gradients before.
+        new_grads: Whether each step finds new gradients, as after ``zero_grad()``; else the same tensors in all steps.
+        parts: As many parts, one after the other in the list, take turns: in each step the tensors of one have
+            gradients and those of the others have none, as the experts of a mixture that no token is sent to. The
+            gradients are put in and taken away, and stay the same ones, so that only which there are changes.
         turns: Most turns of each contender.
         steps_per_turn: Timed steps in a turn.
     """
@@ -52,8 +56,14 @@ class Workload:
     formats_name: str = "fp32"
     front: str = "torch"
     tail: tuple[str, ...] = ()
+    new_grads: bool = False
+    parts: int = 1
     turns: int = 30
     steps_per_turn: int = 2
+
+    def __post_init__(self) -> None:
+        if (self.new_grads or self.parts > 1) and (self.front != "torch" or self.tail):
+            raise ValueError("new_grads and parts are for the front end for torch without a tail")
 
     @property
     def optimizer(self) -> Optimizer:
@@ -75,7 +85,12 @@ class Workload:
         """What goals, patterns and comparisons call it."""
         parts = [self.optimizer_name.lower(), self.shapes_name, self.formats_name]
         parts = ["arrays", *parts] if self.front == "arrays" else parts
-        return "/".join([*parts, "-".join(self.tail)] if self.tail else parts)
+        more = [*self.tail]
+        if self.new_grads:
+            more.append("new-grads")
+        if self.parts > 1:
+            more.append(f"1-of-{self.parts}")
+        return "/".join([*parts, "-".join(more)] if more else parts)
 
     @property
     def title(self) -> str:
@@ -85,6 +100,10 @@ class Workload:
             parts.append("all bf16" if self.formats_name == "bf16" else "bf16, state fp32")
         if self.tail:
             parts.append("with " + ", ".join(self.tail))
+        if self.new_grads:
+            parts.append("new gradients each step")
+        if self.parts > 1:
+            parts.append(f"1/{self.parts} of them each step")
         if self.front == "arrays":
             parts.append("as arrays")
         return ", ".join(parts)
@@ -107,8 +126,11 @@ class Workload:
 
     @property
     def bytes(self) -> int:
-        """Bytes that any code must move in a step: it reads every slot once, and writes what changes."""
-        return self.variant.bytes_per_element * self.shapes.numel
+        """Bytes that any code must move in a step: it reads every slot once, and writes what changes.
+
+        Of tensors in parts, it is the mean over the steps.
+        """
+        return self.variant.bytes_per_element * self.shapes.numel // self.parts
 
 
 GROUPS = {
@@ -122,6 +144,11 @@ GROUPS = {
 }
 
 TAILS = ((CLIP, AVERAGED), (CLIP, AVERAGED, ZERO))
+
+SIZES = tuple(
+    Workload("sizes", "Adam", shapes.name, steps_per_turn=10 if shapes.numel < 1 << 16 else 2) for shapes in ONES
+)
+"""One tensor each; a step on a small one takes so little of a turn that more of them fit into it."""
 
 DECISIVE = (
     Workload("models", "Adam", "llama-3.2-1b"),
@@ -142,7 +169,10 @@ JUDGED = (
     Workload("rules", "Adam", "200x100000"),
     Workload("rules", "RMSprop", "200x100000"),
     Workload("many", "Adam", "1000x64"),
+    Workload("many", "Adam", "1000x64", new_grads=True, steps_per_turn=4),
+    Workload("many", "Adam", "experts-64x4x256", parts=8, steps_per_turn=16),
     Workload("many", "RMSprop", "1000x64"),
+    SIZES[0],
     Workload("tail", "AdamW", "200x100000", tail=TAILS[0]),
 )
 """Those that :data:`gpuopt.bench.goals.GOALS` judges."""
@@ -167,7 +197,7 @@ def workloads(device: str) -> tuple[Workload, ...]:
         *JUDGED,
         *(Workload("models", "AdamW", shapes.name) for shapes in models),
         *(Workload("models", "AdamW", shapes.name, "bf16") for shapes in models if shapes.numel > 1 << 32),
-        *(Workload("sizes", "Adam", shapes.name) for shapes in reversed(ONES)),
+        *reversed(SIZES),
         *(Workload("formats", "AdamW", "one-24", formats) for formats in FORMAT_SETS),
         *(Workload("formats", "AdamW", mixed, formats) for formats in FORMAT_SETS if formats != "fp32"),
         *(Workload("rules", name, "200x100000") for name in ("AdamW", "SGD", "Adagrad")),

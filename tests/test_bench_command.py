@@ -43,6 +43,8 @@ SMALL = (
     Workload("arrays", "Adam", "one-10", front="arrays", turns=3),
     Workload("formats", "AdamW", "one-10", "bf16-fp32-state", turns=3),
     Workload("tail", "AdamW", "one-12", tail=TAILS[1], turns=3),
+    Workload("many", "Adam", "one-10", new_grads=True, turns=3),
+    Workload("many", "Adam", "experts-64x4x256", parts=8, turns=3),
 )
 USUAL = [contender for contender in contenders("cpu") if not contender.slow]
 ALONE = "memory and first step"
@@ -584,7 +586,7 @@ def test_command_takes_its_options(tmp_path, monkeypatch):
     monkeypatch.setattr(command, "benchmark", lambda asked, out, to, old: seen.append((asked, out, old)) or 0)
     monkeypatch.setattr(command.backends, "available", lambda: {"triton": "PyTorch sees no CUDA device"})
     assert invoke("--device", "cpu")[0] == 0
-    options = ["--quick", "--only", "adam/1000x64/*", "--only", "gpuopt*", "--out", str(tmp_path), "--budget", "9"]
+    options = ["--quick", "--only", "adam/1000x64/fp32", "--only", "gpuopt*", "--out", str(tmp_path), "--budget", "9"]
     assert invoke("--device", "cpu", *options)[0] == 0
     assert invoke("--quick", "--code")[0] == 0
     (full, out, old), (quick, other_out, _), (with_code, *_) = seen
@@ -637,6 +639,15 @@ def test_older_run_is_compared_row_by_row(ran):
     assert changed == {(workload.key, "gpuopt numpy") for workload in SMALL}
     assert all(verdicts[key].verdict == "slower" for key in changed)
     assert all(change.verdict in ("same", "faster") for change in compare.changes(fast, slow, NAMES))
+
+
+def test_workload_that_the_older_run_had_not_is_not_compared(ran):
+    _, found, _ = ran
+    old = copy.deepcopy(found)
+    key = old["workloads"].pop()["key"]
+    seen = list(compare.changes(old, found, NAMES))
+    assert {change.workload for change in seen} == {workload.key for workload in SMALL} - {key}
+    assert {change.verdict for change in seen} == {"same"}
 
 
 def test_row_that_is_wrong_now_is_lost(ran):

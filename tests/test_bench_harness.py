@@ -361,6 +361,7 @@ def played(**settings):
         (Workload("", "AdamW", "one-20m", "bf16"), 0.0, 6),
         (Workload("", "AdamW", "one-20m", "bf16-fp32-state"), 0.0, 10),
         (Workload("", "AdamW", "one-20m", tail=TAILS[0]), 0.0, 20),
+        (Workload("", "Adam", "one-20m", new_grads=True), 0.0, 16),
     ],
 )
 def test_memory_that_a_contender_needs(workload, temporaries, per_element):

@@ -5,6 +5,8 @@
 - A workload's data repeats a pool, and an outcome is held to the oracle's bit by bit, wherever in a tensor it differs.
 - Every contender that can run here is right on every kind of workload, gpuopt to the bit; one that takes a wrong step
   is wrong, in every format. The naive code computes what the oracle computes, to rounding.
+- Every step finds the gradients that its workload says: the same, new ones, or those of one part of the tensors, and
+  then leaves the other tensors alone.
 - Adapters to libraries that are not installed give their classes the settings that mean the workload.
 """
 
@@ -25,9 +27,9 @@ from gpuopt.bench.contenders import contenders, libraries
 from gpuopt.bench.contenders import torch as torch_contenders
 from gpuopt.bench.contenders.contender import TOLERANCE, Contender, Entrant
 from gpuopt.bench.contenders.naive import NAIVE
-from gpuopt.bench.contenders.torch import torch_params
+from gpuopt.bench.contenders.torch import preparation, torch_params
 from gpuopt.bench.optimizers import OPTIMIZERS
-from gpuopt.bench.problem import POOL, Deviation, Problem
+from gpuopt.bench.problem import FACTORS, POOL, WARM_UP, Deviation, Problem
 from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes, llama
 from gpuopt.bench.workloads import DECISIVE, FORMAT_SETS, GROUPS, JUDGED, TAILS, Workload, decides, workloads
 
@@ -55,6 +57,10 @@ def verdict(contender, workload):
         entrant.prepare()
         entrant.step()
     return contender.judge(workload, problem.deviation(entrant.outcome(), problem.expected()))
+
+
+def same_bits(one, other):
+    return torch.equal(one.detach().view(torch.int32), other.view(torch.int32))
 
 
 # the registry
@@ -127,7 +133,7 @@ def test_a_fused_step_is_found_by_trying_it(name, monkeypatch):
 
 def test_goals_are_of_workloads_and_contenders_that_exist():
     names = {contender.name for contender in contenders("cpu")}
-    assert len(goals.GOALS) == 10
+    assert len(goals.GOALS) == 13
     assert {goal.workload for goal in goals.GOALS} == {workload.key for workload in JUDGED}
     for goal in goals.GOALS:
         assert {goal.ours, *goal.theirs} <= names
@@ -143,10 +149,33 @@ def test_goals_are_of_workloads_and_contenders_that_exist():
         (Workload("", "AdamW", "one-20m", "bf16"), 14),
         (Workload("", "AdamW", "one-20m", tail=TAILS[0]), 36),
         (Workload("", "AdamW", "one-20m", tail=TAILS[1]), 40),
+        (Workload("", "Adam", "one-20m", new_grads=True), 28),
+        (Workload("", "Adam", "one-20m", parts=8), 3.5),
     ],
 )
 def test_bytes_are_those_of_the_algorithm(workload, per_element):
     assert workload.bytes == per_element * 20_000_000
+
+
+def test_workloads_whose_gradients_change_are_told_apart():
+    kinds = [Workload("", "Adam", "experts-64x4x256", **kind) for kind in ({}, {"new_grads": True}, {"parts": 8})]
+    assert [kind.key.removeprefix("adam/experts-64x4x256/fp32") for kind in kinds] == ["", "/new-grads", "/1-of-8"]
+    titles = [kind.title.removeprefix("Adam, 64 experts of 4 x 256") for kind in kinds]
+    assert titles == ["", ", new gradients each step", ", 1/8 of them each step"]
+
+
+@pytest.mark.parametrize("elsewhere", [{"front": "arrays"}, {"tail": TAILS[0]}], ids=str)
+@pytest.mark.parametrize("kind", [{"new_grads": True}, {"parts": 2}], ids=str)
+def test_gradients_change_for_torch_without_a_tail_alone(elsewhere, kind):
+    with pytest.raises(ValueError, match="new_grads and parts are for the front end for torch without a tail"):
+        Workload("", "Adam", "one-10", **elsewhere, **kind)
+
+
+def test_steps_on_small_tensors_are_as_many_as_fit_into_a_turn():
+    by_key = {workload.key: workload for workload in workloads("cpu")}
+    assert by_key["adam/one-10/fp32"].steps_per_turn > by_key["adam/one-20/fp32"].steps_per_turn
+    experts = next(workload for workload in JUDGED if workload.parts > 1)
+    assert experts.steps_per_turn % experts.parts == 0
 
 
 # the data and the verdict
@@ -223,7 +252,13 @@ KINDS = [
     *({"optimizer_name": name, "front": "arrays"} for name in ("Adam", "AdamW", "RMSprop")),
     *({"optimizer_name": "AdamW", "formats_name": formats} for formats in ("bf16-fp32-state", "bf16")),
     *({"optimizer_name": "AdamW", "tail": tail} for tail in TAILS),
+    {"optimizer_name": "Adam", "new_grads": True},
+    {"optimizer_name": "Adam", "parts": 3},
 ]
+
+
+USED = ("optimizer", "formats", "front", "tail", "shapes", "new_grads", "parts")
+"""What contenders see of a workload besides the learning rate."""
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -249,7 +284,7 @@ def test_every_contender_with_another_learning_rate_is_wrong(kind, few, monkeypa
         problem = Problem(workload, "cpu")
         expected = problem.expected()
         problem.workload = SimpleNamespace(
-            **{name: getattr(workload, name) for name in ("optimizer", "formats", "front", "tail", "shapes")},
+            **{name: getattr(workload, name) for name in USED},
             lr=1.1 * workload.lr,
         )
         entrant = contender.set_up(problem)
@@ -309,6 +344,11 @@ def test_what_torch_has_not_is_said(few):
     mixed = few(optimizer_name="Adam", formats_name="bf16-fp32-state")
     assert "keeps state in its parameter's dtype" in by_name["torch foreach"].refuses(mixed)
     assert "takes too long" in by_name["torch compiled"].refuses(few(optimizer_name="Adam"))
+    in_parts = few(optimizer_name="Adam", parts=2)
+    assert by_name["torch compiled"].refuses(in_parts) == (
+        "it compiles the step anew for each set of tensors that have gradients"
+    )
+    assert [by_name[f"torch {way}"].refuses(in_parts) for way in torch_contenders.WAYS] == [None] * 3
 
 
 def test_absent_torch_is_named_with_the_way_to_get_it(monkeypatch):
@@ -402,3 +442,85 @@ def test_gradients_are_shared_unless_the_step_writes_them(few):
     plain, tail = (Problem(few(optimizer_name="AdamW", tail=tail), "cpu") for tail in ((), TAILS[1]))
     assert torch_params(plain)[0].grad is plain.grads[0]
     assert torch_params(tail)[0].grad is not tail.grads[0]
+
+
+# gradients that change between steps
+
+
+def test_gradients_stay_the_same_ones_unless_the_workload_says_otherwise(few):
+    problem = Problem(few(optimizer_name="Adam"), "cpu")
+    params = torch_params(problem)
+    preparation(problem, params)()
+    assert all(param.grad is grad for param, grad in zip(params, problem.grads, strict=True))
+
+
+def test_new_gradients_are_new_in_each_step_and_have_its_values(few):
+    problem = Problem(few(optimizer_name="Adam", new_grads=True), "cpu")
+    params = torch_params(problem)
+    prepare, seen = preparation(problem, params), list(problem.grads)
+    first = [grad.clone() for grad in problem.grads]
+    for factor, _ in zip(FACTORS, problem.warm_ups(), strict=True):
+        prepare()
+        now = [param.grad for param in params]
+        assert not {grad.data_ptr() for grad in now} & {grad.data_ptr() for grad in seen}
+        assert all(torch.equal(grad, factor * begun) for grad, begun in zip(now, first, strict=True))
+        seen += now
+
+
+def test_parts_take_turns_at_having_their_gradients():
+    problem = Problem(Workload("", "Adam", "experts-64x4x256", parts=8), "cpu")
+    params = torch_params(problem)
+    prepare = preparation(problem, params)
+    for step in range(19):
+        prepare()
+        found = {index: param.grad for index, param in enumerate(params) if param.grad is not None}
+        assert list(found) == list(range(step % 8 * 32, step % 8 * 32 + 32))
+        assert all(grad is problem.grads[index] for index, grad in found.items())
+
+
+def test_tensors_without_a_gradient_are_left_alone_and_all_have_as_many_turns(few):
+    workload = few(optimizer_name="Adam", parts=3)
+    taking_part = [
+        each for each in contenders("cpu") if not each.slow and not each.absent() and not each.refuses(workload)
+    ]
+    for contender in taking_part:
+        problem = Problem(workload, "cpu")
+        entrant, begun = contender.set_up(problem), problem.params()
+        for step, _ in enumerate(problem.warm_ups()):
+            before = [param.clone() for param in entrant.outcome()["param"]]
+            entrant.prepare()
+            entrant.step()
+            after = entrant.outcome()["param"]
+            same = [same_bits(one, other) for one, other in zip(after, before, strict=True)]
+            assert same == [[False, True, True, True], [True, False, True, True], [True, True, False, False]][step % 3]
+            if step == 1:
+                assert all(same_bits(one, other) for one, other in zip(after[2:], begun[2:], strict=True))
+        assert step + 1 == 3 * WARM_UP
+
+
+WRONG_TENSORS = {
+    "all": lambda given, grads: grads,
+    "all, some by zeros": lambda given, grads: [
+        torch.zeros_like(grad) if own is None else own for own, grad in zip(given[-1], grads, strict=True)
+    ],
+    "always the first part": lambda given, grads: given[0],
+    "the part before": lambda given, grads: given[max(len(given) - 2, 0)],
+    "none, once": lambda given, grads: [None] * len(grads) if len(given) == 5 else given[-1],
+}
+"""The gradients that a step takes, of those that it and the steps before were given and those of all tensors."""
+
+
+@pytest.mark.parametrize("wrong", WRONG_TENSORS)
+def test_step_on_other_tensors_than_those_with_gradients_is_wrong(wrong, few):
+    workload = few(optimizer_name="Adam", parts=3)
+    problem = Problem(workload, "cpu")
+    (theirs,) = (each for each in contenders("cpu") if each.name == "torch fused")
+    entrant, given = theirs.set_up(problem), []
+    params = entrant.step.__self__.param_groups[0]["params"]
+    for _ in problem.warm_ups():
+        entrant.prepare()
+        given.append([param.grad for param in params])
+        for param, grad in zip(params, WRONG_TENSORS[wrong](given, problem.grads), strict=True):
+            param.grad = grad
+        entrant.step()
+    assert theirs.judge(workload, problem.deviation(entrant.outcome(), problem.expected()))[0] == "wrong"

@@ -27,7 +27,7 @@ class Entrant:
     Attributes:
         step: Takes one step; on a GPU it may return before the step is done.
         outcome: The tensors as they are now, by what they are.
-        prepare: Called before each step and never timed, such as to make the gradients that the last step zeroed.
+        prepare: Called before each step and never timed, such as to make the gradients that it is to find.
         driver: The driver's module, for gpuopt.
     """
 

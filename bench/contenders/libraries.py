@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from gpuopt.bench.contenders.contender import Contender, Entrant
-from gpuopt.bench.contenders.torch import outcome_of, torch_params
+from gpuopt.bench.contenders.torch import outcome_of, preparation, torch_params
 from gpuopt.bench.problem import Problem
 from gpuopt.bench.workloads import Workload
 
@@ -195,4 +195,4 @@ def _set_up(library: Library, problem: Problem) -> Entrant:
     name, settings = library.classes[workload.optimizer.name]
     params = torch_params(problem)
     optimizer = getattr(import_module(library.module), name)(params, lr=workload.lr, **settings)
-    return Entrant(optimizer.step, partial(outcome_of, workload, params, list))
+    return Entrant(optimizer.step, partial(outcome_of, workload, params, list), preparation(problem, params))

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpuopt import arrays, backends
 from gpuopt.bench.contenders.contender import Contender, Entrant, nothing
-from gpuopt.bench.contenders.torch import no_torch, outcome_of, scaler, torch_params
+from gpuopt.bench.contenders.torch import no_torch, outcome_of, preparation, scaler, torch_params
 from gpuopt.bench.problem import EMA_DECAY, Problem
 from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Workload
 from gpuopt.kernels.drivers import DRIVERS
@@ -61,7 +61,6 @@ def _torch(driver: str, loaded: Any, problem: Problem) -> Entrant:
 
     workload = problem.workload
     params = torch_params(problem)
-    grads = [param.grad for param in params]
     optimizer = getattr(optim, workload.optimizer.name)(
         params,
         lr=workload.lr,
@@ -84,8 +83,7 @@ def _torch(driver: str, loaded: Any, problem: Problem) -> Entrant:
     def averages() -> list[Any]:
         return [optimizer.state[param]["ema"] for param in params]
 
-    prepare = partial(problem.refill, grads) if ZERO in workload.tail else nothing
-    return Entrant(step, partial(outcome_of, workload, params, averages), prepare, loaded)
+    return Entrant(step, partial(outcome_of, workload, params, averages), preparation(problem, params), loaded)
 
 
 def _named(tensors: list[Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
 from inspect import signature
+from itertools import cycle
 from typing import Any
 
 from gpuopt.bench.contenders.contender import Contender, Entrant, nothing
@@ -66,6 +67,34 @@ def torch_params(problem: Problem) -> list[Any]:
     for param, grad in zip(params, grads, strict=True):
         param.grad = torch.as_tensor(grad, device=problem.device)
     return params
+
+
+def preparation(problem: Problem, params: Sequence[Any]) -> Callable[[], object]:
+    """What gives ``params`` the gradients that the next step is to find, where they are not those of the last.
+
+    New ones are copies of those that :func:`torch_params` gave.
+
+    Args:
+        problem: What they are of.
+        params: Those of :func:`torch_params`, before any step.
+    """
+    workload = problem.workload
+    grads = [param.grad for param in params]
+    if ZERO in workload.tail:
+        return partial(problem.refill, grads)
+    if not workload.new_grads and workload.parts == 1:
+        return nothing
+    bounds = [len(params) * part // workload.parts for part in range(workload.parts + 1)]
+    turns = cycle(map(slice, bounds, bounds[1:]))
+
+    def prepare() -> None:
+        for param in params:
+            param.grad = None
+        part = next(turns)
+        for param, grad in zip(params[part], grads[part], strict=True):
+            param.grad = grad.clone() if workload.new_grads else grad
+
+    return prepare
 
 
 def outcome_of(workload: Workload, params: Sequence[Any], averages: Callable[[], Sequence[Any]]) -> Outcome:
@@ -131,6 +160,8 @@ def _refuses(flags: dict[str, bool], device: str, workload: Workload) -> str | N
 def _refuses_to_compile(device: str, workload: Workload) -> str | None:
     if workload.tail:
         return "the tail is not compiled"
+    if workload.parts > 1:
+        return "it compiles the step anew for each set of tensors that have gradients"
     tensors, most = len(workload.shapes.shapes), MOST_COMPILED[device]
     if tensors > most:
         return f"compiling a step of {tensors:,} tensors takes too long here, the most is {most:,}"
@@ -147,7 +178,7 @@ def _set_up(flags: dict[str, bool], problem: Problem) -> Entrant:
     )
     if workload.tail:
         return _tail(optimizer, params, problem)
-    return Entrant(optimizer.step, partial(outcome_of, workload, params, list))
+    return Entrant(optimizer.step, partial(outcome_of, workload, params, list), preparation(problem, params))
 
 
 def _compiled(problem: Problem) -> Entrant:
@@ -163,7 +194,8 @@ def _compiled(problem: Problem) -> Entrant:
     optimizer = getattr(torch.optim, workload.optimizer.name)(
         params, lr=torch.tensor(workload.lr), **workload.optimizer.settings
     )
-    return Entrant(torch.compile(optimizer.step), partial(outcome_of, workload, params, list))
+    step = torch.compile(optimizer.step)
+    return Entrant(step, partial(outcome_of, workload, params, list), preparation(problem, params))
 
 
 def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
@@ -176,7 +208,6 @@ def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
     average = get_ema_multi_avg_fn(EMA_DECAY)  # type: ignore[no-untyped-call]
     clip = partial(torch.nn.utils.clip_grad_norm_, params, problem.max_norm, foreach=True)
     scaling = scaler(torch.amp.GradScaler, problem)
-    grads = [param.grad for param in params]
 
     def step() -> None:
         scaling.unscale_(optimizer)
@@ -189,8 +220,8 @@ def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
         if ZERO in tail:
             optimizer.zero_grad(set_to_none=False)
 
-    prepare = partial(problem.refill, grads) if ZERO in tail else nothing
-    return Entrant(step, partial(outcome_of, problem.workload, params, lambda: averages), prepare)
+    outcome = partial(outcome_of, problem.workload, params, lambda: averages)
+    return Entrant(step, outcome, preparation(problem, params))
 
 
 def _as_array(tensor: Any) -> Any:
