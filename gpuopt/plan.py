@@ -180,6 +180,9 @@ class Selection:
         if self._written.overlap:
             self._check_no_overlap(None)
         self._grad_extents = plan.grad_extents[self.indices]
+        grads = [memory for row in self._rows if (memory := row.places[GRAD])]
+        self._grad_sizes = np.array([memory.format.itemsize for memory in grads], dtype=np.int64)
+        self._misaligned = np.array([memory.address for memory in grads], dtype=np.int64) % self._grad_sizes
         kinds = plan.kinds[self.indices]
         self._members = [np.flatnonzero(kinds == kind) for kind in dict.fromkeys(kinds.tolist())]
         self.launches = [
@@ -207,21 +210,21 @@ class Selection:
             TypeError, ValueError: One is not an array that gpuopt reads, or shares memory with what is written.
         """
         places = [memory_of(grad, f"grad {row.name}") for grad, row in zip(grads, self._rows, strict=True)]
-        if not all(
+        return all(
             memory.lies_like(was) for memory, row in zip(places, self._rows, strict=True) if (was := row.places[GRAD])
-        ):
-            return False
-        self.move_grads([memory.address for memory in places], grads)
-        return True
+        ) and self.move_grads([memory.address for memory in places], grads)
 
-    def move_grads(self, addresses: Sequence[int], grads: Sequence[Any]) -> None:
-        """As :meth:`take`, for gradients that are known to lie as the rows say, at ``addresses``."""
+    def move_grads(self, addresses: Sequence[int], grads: Sequence[Any]) -> bool:
+        """As :meth:`take`, for gradients at ``addresses`` that are known to lie as the rows say, but for alignment."""
         now: Integers = np.array(addresses, dtype=np.int64)
+        if not np.array_equal(now % self._grad_sizes, self._misaligned):
+            return False
         extents = self._grad_extents + now.reshape(-1, 1)
         if self._written.may_meet(extents) or (GRAD in self._plan.written and Sorted(extents).overlap):
             self._check_no_overlap(addresses)
         for launch, members in zip(self.launches, self._members, strict=True):
             launch.move_grads([grads[index] for index in members.tolist()] if launch.packs_grads else (), now[members])
+        return True
 
     def assign_hyper_rows(self, rows: Sequence[int] | Integers) -> None:
         """Takes the index of the hyper row of each tensor."""

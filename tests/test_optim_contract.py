@@ -347,6 +347,18 @@ def test_gradients_of_other_strides(name: str, channels_last: bool) -> None:
 
 
 @each_class
+def test_gradients_that_miss_the_alignment_of_their_elements(name: str) -> None:
+    pair = pair_of(name, lambda: [torch.nn.Parameter(drawn(torch.empty(9), 0)) for _ in range(2)])
+    for seed, missed in enumerate([0, 0, 1, 1, 3, 0, 2]):
+        set_grads(pair.ours, seed)
+        memory = bytearray(9 * 4 + 8)
+        grad = torch.frombuffer(memory, dtype=torch.float32, count=9, offset=missed)
+        pair.ours[1].grad = grad.copy_(pair.ours[1].grad)
+        pair.step_again()
+    pair.assert_close()
+
+
+@each_class
 def test_gradients_moved_at_every_step(name: str) -> None:
     pair = pair_of(name)
     kept = []

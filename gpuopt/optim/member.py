@@ -71,6 +71,7 @@ class Member:
         state: Its state, which the optimizer is given once a step is about to be taken.
         look, grad_look: How it and its gradient looked, the latter as real numbers.
         address: Where the parameter was.
+        misaligned: Bytes by which its gradient missed the alignment of its elements.
         state_addresses: The tensors of the state but the step count, which is a view of ours, and where they were.
     """
 
@@ -78,6 +79,7 @@ class Member:
         """A member, as it is now; ``grad`` as real numbers."""
         self.index, self.group, self.param, self.state = index, group, param, state
         self.look, self.grad_look, self.address = Look.of(param), Look.of(grad), address_of(param)
+        self.misaligned = address_of(grad) % grad.element_size()
         tensors = [entry for name, entry in dict.items(state) if name != STEP and isinstance(entry, torch.Tensor)]
         self.state_addresses = [(tensor, address_of(tensor)) for tensor in tensors]
 
@@ -87,6 +89,7 @@ class Member:
             grad.layout is torch.strided
             and not grad.is_neg()
             and bool(address_of(grad) or not grad.numel())
+            and address_of(grad) % grad.element_size() == self.misaligned
             and address_of(self.param) == self.address
             and Look.of(self.param) == self.look
             and Look.of(real(grad)) == self.grad_look

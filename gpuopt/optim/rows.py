@@ -15,7 +15,7 @@ from gpuopt.optim.selection import Selection
 from gpuopt.plan import Tensor
 from gpuopt.watched import Entries, States, Touched
 
-MOST_SELECTIONS = 64
+MOST_SELECTIONS = 16
 """Sets of parameters that are remembered, as those of a mixture of experts may come again or not."""
 
 Groups = Sequence[dict[str, Any]]

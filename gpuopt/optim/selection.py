@@ -125,7 +125,8 @@ class Selection:
         if moved or self._rows.packs_grads:
             if 0 in addresses and any(view.numel() for view in views if not address_of(view)):  # freed
                 return False
-            self._rows.move_grads(addresses, views)
+            if not self._rows.move_grads(addresses, views):
+                return False
             self._grad_addresses = addresses
         self.grads = views
         return True

@@ -72,7 +72,7 @@ def sum_squares(table: Table, placed: Any, stream: int = 0, threads: int | None 
 def prepare(table: Table, hyper: np.ndarray[Any, Any], threads: int | None = None) -> None:
     """Compiles by a step over nothing, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     wanted = threads_for(table, threads)
-    with _threads(1):
+    with _threads(wanted):
         _step_for(table, hyper, wanted)(table.rows, table.tile_tensor[:0], hyper, table.tile)
 
 
