@@ -1,0 +1,128 @@
+"""``python -m gpuopt.bench.gpu.host_part``: what a step on a GPU costs the host, counted without one.
+
+The Triton driver runs as on a GPU, but its copies to the device are copies in host memory, and its launches do nothing:
+what is left is the work of Python, which a GPU waits for when it has less to do. What PyTorch and Triton take for a
+copy and a launch comes on top.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from statistics import median
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from gpuopt import optim
+from gpuopt.kernels.drivers import triton as driver
+
+NUMEL = 64
+PARTS = 8
+"""As many parts of the tensors take turns where the set of those with gradients changes."""
+
+
+class Cost(NamedTuple):
+    """Of one step.
+
+    Attributes:
+        microseconds: The median.
+        calls: Functions of Python that are called.
+        launches: Kernels that would be launched.
+    """
+
+    microseconds: float
+    calls: float
+    launches: float
+
+
+@contextmanager
+def stand_in() -> Iterator[list[Any]]:
+    """In this context the Triton driver serves host memory, by launches that do nothing; yields what was launched."""
+    launched: list[Any] = []
+
+    class Kernel:
+        def __getitem__(self, grid: Any) -> Callable[..., None]:
+            return lambda *arguments, **constants: launched.append(grid)
+
+    replaced: dict[str, Any] = {
+        "DEVICE": "cpu",
+        "unavailable": lambda: None,
+        "on_stream": lambda device, stream: nullcontext(),
+        "step_kernel": Kernel(),
+        "_to_device": lambda array: torch.from_numpy(array).clone(),
+        "_overwrite": lambda buffer, array: buffer[: len(array)].copy_(torch.from_numpy(array)),
+    }
+    with ExitStack() as context:
+        context.enter_context(patch.multiple(driver, **replaced))
+        context.enter_context(patch.object(torch.cuda, "is_current_stream_capturing", lambda: False))
+        yield launched
+
+
+def same(params: Sequence[Any], grads: Sequence[Any], step: int) -> None:
+    """The same gradients in every step."""
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+
+
+def new(params: Sequence[Any], grads: Sequence[Any], step: int) -> None:
+    """New gradients in every step."""
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad.clone()
+
+
+def taking_turns(params: Sequence[Any], grads: Sequence[Any], step: int) -> None:
+    """An eighth of the tensors has gradients, another one in every step."""
+    for index, (param, grad) in enumerate(zip(params, grads, strict=True)):
+        param.grad = grad if index * PARTS // len(params) == step % PARTS else None
+
+
+WAYS = {"the same gradients": same, "new gradients": new, "an eighth of them in turn": taking_turns}
+
+
+def cost(tensors: int, prepare: Callable[[Sequence[Any], Sequence[Any], int], None], steps: int) -> Cost:
+    """What a step of Adam costs, once each set of tensors has been stepped."""
+    params = [torch.nn.Parameter(torch.zeros(NUMEL)) for _ in range(tensors)]
+    grads = [torch.zeros(NUMEL) for _ in range(tensors)]
+    seconds, calls = [], 0
+    with stand_in() as launched:
+        optimizer = optim.Adam(params, backend="triton")
+
+        def count(frame: Any, event: str, argument: Any) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        for step in range(PARTS + 2 * steps):
+            prepare(params, grads, step)
+            if step == PARTS:
+                launched.clear()
+            if step < PARTS + steps:
+                begun = time.perf_counter()
+                optimizer.step()
+                seconds.append(time.perf_counter() - begun)
+            else:
+                sys.setprofile(count)
+                optimizer.step()
+                sys.setprofile(None)
+    return Cost(median(seconds[PARTS:]) * 1e6, calls / steps, len(launched) / (2 * steps))
+
+
+def host_part() -> None:
+    """Counts what a step on a GPU costs the host."""
+    table = Table("Adam", "microseconds", "Python calls", "launches", title="The host's part of a step on a GPU")
+    for tensors in (300, 10_000):
+        for name, prepare in WAYS.items():
+            found = cost(tensors, prepare, steps=100 if tensors < 1000 else 30)
+            row = f"{found.microseconds:.0f}", f"{found.calls:.0f}", f"{found.launches:g}"
+            table.add_row(f"{tensors:,} tensors, {name}", *row)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(host_part)
