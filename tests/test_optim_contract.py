@@ -355,6 +355,8 @@ def test_gradients_that_miss_the_alignment_of_their_elements(name: str) -> None:
         grad = torch.frombuffer(memory, dtype=torch.float32, count=9, offset=missed)
         pair.ours[1].grad = grad.copy_(pair.ours[1].grad)
         pair.step_again()
+        (selection,) = pair.optimizer._rows._selections[None]
+        assert selection._rows.packs_grads == (missed > 0)
     pair.assert_close()
 
 

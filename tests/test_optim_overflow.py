@@ -236,3 +236,16 @@ def test_a_scale_of_the_optimizer_itself_multiplies(library, kind):
     param.grad = torch.ones(3)
     optimizer.step()
     assert param.tolist() == [0.0] * 3
+
+
+def test_state_that_was_made_for_a_skipped_step_is_made_anew():
+    """Else an original of a parameter from before it was changed would take its place."""
+    param = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    param.grad = torch.zeros_like(param)
+    optimizer = gpuopt.SGD([param], lr=0.5, master_weights=True, ema_decay=0.5)
+    for found_inf in (1.0, 0.0):
+        optimizer.found_inf = torch.tensor(found_inf)
+        param.data.fill_(2 - found_inf)
+        optimizer.step()
+        assert (param in optimizer.state) == (found_inf == 0)
+    assert param.tolist() == optimizer.state[param]["ema"].tolist() == [2.0] * 3
