@@ -14,7 +14,6 @@ from gpuopt.optim.selection import Outcome, Selection
 
 _CPU = torch.device("cpu")
 
-
 Sums = list[torch.Tensor]
 """Sums of squares of gradients, float64, where they were read: their sum is that of all squares."""
 

@@ -57,8 +57,7 @@ class Rows:
     def select(self, captured: bool) -> list[Selection]:
         """The parameters that have a gradient, by device, with their gradients taken.
 
-        Args:
-            captured: Whether a CUDA graph captures the step, which must have been taken outside of it before.
+        What is ``captured`` by a CUDA graph must have been selected outside of it before.
 
         Raises:
             TypeError, ValueError, RuntimeError: A tensor cannot be used, or no backend can run.

@@ -67,11 +67,7 @@ class Selection:
     """
 
     def __init__(self, home: Device, members: Sequence[Member]) -> None:
-        """Selects the rows of ``members``.
-
-        Raises:
-            ValueError: As :meth:`gpuopt.plan.Plan.select`.
-        """
+        """Selects the rows of ``members``; raises what :meth:`gpuopt.plan.Plan.select` does."""
         self.home = home
         self.params = [member.param for member in members]
         self.grads: list[torch.Tensor] = []
