@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from statistics import median
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -26,6 +26,15 @@ from gpuopt.kernels.drivers import triton as driver
 NUMEL = 64
 PARTS = 8
 """As many parts of the tensors take turns where the set of those with gradients changes."""
+
+
+ON_THE_HOST: dict[str, Any] = {
+    "DEVICE": "cpu",
+    "unavailable": lambda: None,
+    "on_stream": lambda device, stream: nullcontext(),
+    "_overwrite": lambda buffer, array: buffer[: len(array)].copy_(torch.from_numpy(array)),
+}
+"""What stands in the places of the Triton driver's own names so that it serves host memory."""
 
 
 class Cost(NamedTuple):
@@ -51,17 +60,10 @@ def stand_in() -> Iterator[list[Any]]:
         def __getitem__(self, grid: Any) -> Callable[..., None]:
             return lambda *arguments, **constants: launched.append(grid)
 
-    replaced: dict[str, Any] = {
-        "DEVICE": "cpu",
-        "unavailable": lambda: None,
-        "on_stream": lambda device, stream: nullcontext(),
-        "step_kernel": Kernel(),
-        "_to_device": lambda array: torch.from_numpy(array).clone(),
-        "_overwrite": lambda buffer, array: buffer[: len(array)].copy_(torch.from_numpy(array)),
-    }
-    with ExitStack() as context:
-        context.enter_context(patch.multiple(driver, **replaced))
-        context.enter_context(patch.object(torch.cuda, "is_current_stream_capturing", lambda: False))
+    with (
+        patch.multiple(driver, **ON_THE_HOST, step_kernel=Kernel()),
+        patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
+    ):
         yield launched
 
 

@@ -7,11 +7,9 @@ whole range of each format, and nothing written outside the tensors.
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from kit.same import assert_same_bits
+from kit.same import assert_equal_steps
 
-from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
@@ -28,42 +26,28 @@ NUMELS = [0, 1, 5, 127, 128, 129, TILE - 1, TILE, TILE + 1, 2 * TILE + 130, 0]
 each_variant = pytest.mark.parametrize("variant", variants(), ids=str)
 
 
-def assert_equal_steps(tensors: Tensors, hypers: list[list[list[float]]], tile: int = TILE) -> None:
-    """Steps ``tensors`` and a copy with new gradients and one hyper each; compares after every step."""
-    expected = tensors.copy()
-    rows = np.arange(len(tensors.numels)) % len(hypers[0])
-    table, oracle_table = tensors.table(tile, rows), expected.table(oracle.TILE, rows)
-    for step, scalars in enumerate(hypers):
-        for each in (tensors, expected):
-            each.draw(seed=step)
-        hyper = tensors.variant.hyper_array(scalars)
-        driver.run(table, hyper)
-        oracle.run(oracle_table, hyper)
-        assert_same_bits(tensors, expected, f"triton, step {step}:")
-
-
 @each_variant
 @pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
 def test_steps(variant: Variant, misaligned: bool) -> None:
     assert driver.INTERPRETED.value
     tensors = Tensors(variant, NUMELS, seed=1, misaligned=misaligned)
-    assert_equal_steps(tensors, [hyper_rows(variant, step) for step in range(2)])
+    assert_equal_steps(driver.run, tensors, [hyper_rows(variant, step) for step in range(2)], TILE)
 
 
 @each_variant
 def test_hyper_at_its_edges(variant: Variant) -> None:
     rows = edge_hyper_rows(variant)
-    assert_equal_steps(Tensors(variant, [TILE + 3] * len(rows), seed=2), [rows])
+    assert_equal_steps(driver.run, Tensors(variant, [TILE + 3] * len(rows), seed=2), [rows], TILE)
 
 
 @pytest.mark.parametrize("numels", [[], [0], [0, 0, 0]], ids=str)
 def test_nothing_to_do(numels: list[int]) -> None:
     variant = variants()[0]
-    assert_equal_steps(Tensors(variant, numels), [hyper_rows(variant, 1)])
+    assert_equal_steps(driver.run, Tensors(variant, numels), [hyper_rows(variant, 1)], TILE)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 def test_the_drivers_own_tile(rule) -> None:
     variant = Variant(rule, (FORMATS["fp32"],) * (2 + len(rule.slots)))
     tensors = Tensors(variant, [driver.TILE - 1, driver.TILE, driver.TILE + 1, 3 * driver.TILE + 5], seed=3)
-    assert_equal_steps(tensors, [hyper_rows(variant, 1)], driver.TILE)
+    assert_equal_steps(driver.run, tensors, [hyper_rows(variant, 1)], driver.TILE)

@@ -23,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
 from gpuopt.bench.code.ahead import CUPY_THREADS
+from gpuopt.bench.gpu.host_part import ON_THE_HOST
 from gpuopt.bench.sweeps.triton_kernel import alternative_kernel
 from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import numpy as numpy_driver
@@ -167,13 +168,11 @@ def host_gpu(arch: str = "sm_90", runs: bool = True) -> Iterator[HostGpu]:
         patch.object(DriverConfig, "active", active),
         patch.object(triton.knobs.compilation, "listener", lambda **event: gpu.compilations.append(event)),
         patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
-        patch.object(driver, "on_stream", lambda device, stream: nullcontext()),
         patch.object(driver, "_to_device", gpu.to_device),
-        patch.object(driver, "_overwrite", _overwrite),
         patch.object(driver._Spare, "__init__", lambda spare, copy: setattr(spare, "_copy", copy)),
         patch.object(driver, "place", gpu.place),
-        patch.object(driver, "unavailable", lambda: None),
-        *(patch.object(module, "DEVICE", "cpu") for module in (driver, triton_norm)),
+        patch.multiple(driver, **ON_THE_HOST),
+        patch.object(triton_norm, "DEVICE", "cpu"),
     ]
     for kernel in KERNELS:
         patches += [
@@ -192,10 +191,6 @@ def host_gpu(arch: str = "sm_90", runs: bool = True) -> Iterator[HostGpu]:
 
 def _launcher(gpu: HostGpu, kernel: Any) -> Any:
     return lambda *arguments, **options: gpu.launch(kernel, arguments, options)
-
-
-def _overwrite(buffer: torch.Tensor, array: Array) -> None:
-    buffer[: len(array)].copy_(torch.from_numpy(array))
 
 
 def tensors_of(table: Table) -> list[Buffer]:
