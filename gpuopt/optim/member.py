@@ -118,7 +118,6 @@ def member_of(
         raise ValueError(f"param {name} must not be a view that conjugates, but is one: call resolve_conj()")
     base, grad, slots = real(param.detach()), real(param.grad), recipe.slots[group]
     memory_of(base, f"param {name}")
-    memory_of(grad, f"grad {name}")
     old = plain(given)
     wanted = Wanted(slots, recipe.initial, recipe.state_dtype, recipe.master_weights, recipe.averages)
     state = state_of(param, old, wanted)

@@ -27,18 +27,17 @@ class Rows:
     """The rows of an optimizer's parameters, and the selections of them that steps were over.
 
     Attributes:
-        params: All parameters.
         new: Those members whose state the optimizer has not been given yet.
     """
 
     def __init__(self, groups: Groups, recipe: Recipe, states: States) -> None:
         """No rows yet, for the groups and the state of an optimizer."""
         self._groups, self._recipe, self._states = groups, recipe, states
-        self.params = list(chain.from_iterable(map(_params_of, groups)))
+        self._params = list(chain.from_iterable(map(_params_of, groups)))
         self._at = [(group, at) for group, each in enumerate(groups) for at in range(len(each["params"]))]
         self._lengths = list(map(len, map(_params_of, groups)))
-        self._conjugable = [param for param in self.params if recipe.zero_grads and param.is_complex()]
-        self._members: list[Member | None] = [None] * len(self.params)
+        self._conjugable = [param for param in self._params if recipe.zero_grads and param.is_complex()]
+        self._members: list[Member | None] = [None] * len(self._params)
         self._devices: dict[torch.device, Device] = {}
         self._selections: dict[tuple[int, ...] | None, list[Selection]] = {}
         self.new: list[Member] = []
@@ -51,7 +50,7 @@ class Rows:
             and states is self._states
             and not self._touched.replaced
             and list(map(len, map(_params_of, groups))) == self._lengths
-            and all(map(is_, chain.from_iterable(map(_params_of, groups)), self.params))
+            and all(map(is_, chain.from_iterable(map(_params_of, groups)), self._params))
         )
 
     def select(self, captured: bool) -> list[Selection]:
@@ -65,7 +64,7 @@ class Rows:
         for param in self._conjugable:  # what is to be written must not be seen through a conjugation
             if param.grad is not None and param.grad.is_conj():
                 param.grad = param.grad.resolve_conj()
-        grads = [param.grad for param in self.params]
+        grads = [param.grad for param in self._params]
         present = [grad for grad in grads if grad is not None]
         if not present:
             return []
@@ -126,10 +125,10 @@ class Rows:
     def _make(self, indices: Iterable[int]) -> None:
         by_device: dict[torch.device, list[Any]] = {}
         for index in indices:
-            by_device.setdefault(self.params[index].device, []).append(self._made(index))
+            by_device.setdefault(self._params[index].device, []).append(self._made(index))
         for where, made in by_device.items():
             if where not in self._devices:
-                self._devices[where] = Device(self._recipe, where, len(self.params))
+                self._devices[where] = Device(self._recipe, where, len(self._params))
             self._devices[where].put(made)
             for member, *_ in made:
                 self._members[member.index] = member
@@ -139,7 +138,7 @@ class Rows:
         group, at = self._at[index]
         names = self._groups[group].get("param_names")
         name = f"{at} of group {group}" + (f" ({names[at]!r})" if names else "")
-        param = self.params[index]
+        param = self._params[index]
         return member_of(self._recipe, index, group, name, param, self._states.get(param, {}), self._touched)
 
     def _some(self, indices: Iterable[int]) -> list[Member]:

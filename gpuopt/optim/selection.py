@@ -60,7 +60,6 @@ class Selection:
 
     Attributes:
         home: Their device.
-        params: The parameters.
         grads: Their gradients, while a step goes on.
         loss_scale, found_inf: Those of :class:`Scaling`, on the device.
         outcome: To be filled before the step where gradients are clipped.
@@ -69,12 +68,12 @@ class Selection:
     def __init__(self, home: Device, members: Sequence[Member]) -> None:
         """Selects the rows of ``members``; raises what :meth:`gpuopt.plan.Plan.select` does."""
         self.home = home
-        self.params = [member.param for member in members]
+        self._params = [member.param for member in members]
         self.grads: list[torch.Tensor] = []
         self._rows = home.plan.select([member.index for member in members])
         self._groups = np.array([member.group for member in members], dtype=np.int64)
         lent = [pair for member in members if member.state.is_lent for pair in member.state_addresses]
-        self._fixed = [*self.params, *(tensor for tensor, _ in lent)]
+        self._fixed = [*self._params, *(tensor for tensor, _ in lent)]
         self._addresses = [*(member.address for member in members), *(address for _, address in lent)]
         self._strides = _unless_contiguous(member.look for member in members)
         self._grad_strides = _unless_contiguous(member.grad_look for member in members)
@@ -115,7 +114,7 @@ class Selection:
         except RuntimeError:  # sparse ones have neither
             return False
         moved = addresses != self._grad_addresses
-        stays = list(map(address_of, self._fixed)) == self._addresses and _lie(self.params, self._strides)
+        stays = list(map(address_of, self._fixed)) == self._addresses and _lie(self._params, self._strides)
         if not stays or not self._look_as_before(views, moved):
             return False
         if moved or self._rows.packs_grads:
@@ -152,7 +151,7 @@ class Selection:
         """The step, as it was placed. It advances the step counts unless it is skipped."""
         self._rows.step(self._threads())
         if not self.skips:
-            torch.autograd.graph.increment_version(self.params)
+            torch.autograd.graph.increment_version(self._params)
             if not self.home.scheduled:
                 counts = self.home.host_counts[self._rows.indices] + np.float32(1)
                 self.home.host_counts[self._rows.indices] = counts

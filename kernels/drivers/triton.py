@@ -213,6 +213,7 @@ def as_tensor(array: Any) -> Any:
     return torch.as_tensor(array, device=DEVICE)
 
 
+@cache
 def _torch_dtype(dtype: np.dtype[Any]) -> Any:
     return getattr(torch, dtype.name)
 
