@@ -45,9 +45,10 @@ class Entries(dict[str, Any]):
         self.index, self.touched, self.is_lent = index, touched, is_lent
 
     def become(self, other: Self) -> Self:
-        """This dict with the entries of ``other``, noting where that does."""
-        dict.clear(self)
+        """This dict with the entries of ``other``, noting where that does; it lacks none of them at any time."""
         dict.update(self, plain(other))
+        for name in set(self) - set(other):
+            dict.__delitem__(self, name)
         self.index, self.touched, self.is_lent = other.index, other.touched, self.is_lent or other.is_lent
         return self
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
@@ -160,6 +161,27 @@ def test_an_interrupted_write_is_told_of(
     optimizer.load_state_dict(optimizer.state_dict())
     optimizer.step()
     assert snapshot(optimizer, ours) != before
+
+
+def test_an_interrupt_as_a_step_begins_or_ends_does_not_lock_others_out() -> None:
+    class Interrupting(dict[str, int]):
+        def setdefault(self, *arguments: Any) -> Any:
+            super().setdefault(*arguments)
+            raise KeyboardInterrupt
+
+    ours = params()
+    optimizer = optimizer_of(ours)
+    give(ours, 1)
+    optimizer._stepping = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    assert optimizer._stepping == {}
+    optimizer._stepping = {"thread": threading.get_ident()}  # as one leaves it that comes while this is cleared
+    optimizer.step()
+    thread = threading.Thread(target=optimizer.step)
+    thread.start()
+    thread.join()
+    assert {float(optimizer.state[param]["step"]) for param in ours} == {2.0}
 
 
 def test_a_step_in_a_closure_of_another_is_a_step() -> None:

@@ -20,6 +20,7 @@ import pytest
 import torch
 
 import gpuopt
+from gpuopt import watched
 from gpuopt.optim import selection
 from gpuopt.watched import Entries, States, Touched
 
@@ -92,6 +93,24 @@ def test_every_method_of_dict_is_known() -> None:
     assert {name for name in vars(Entries) if name in vars(dict)} >= public - {"fromkeys", "keys"}
     reading = {"copy", "fromkeys", "get", "items", "keys", "values", "__getitem__", "__or__", "__ror__", "__iter__"}
     assert {name for name in vars(States) if name in vars(dict)} >= public - reading
+
+
+def test_an_entry_that_stays_is_never_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupt while a dict becomes another must not cost state."""
+    made = Entries({"a": 1, "b": 2}, 7, Touched())
+
+    def interrupted(entries: Any) -> Any:
+        raise KeyboardInterrupt
+
+    other = Entries({"a": 3, "c": 4}, 8, Touched())
+    with monkeypatch.context() as patch:
+        patch.setattr(watched, "plain", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            made.become(other)
+    assert made == {"a": 1, "b": 2}
+    made.become(other)
+    assert (made, made.index, made.touched) == ({"a": 3, "c": 4}, 8, other.touched)
+    assert not made.is_lent
 
 
 def test_keys_lend_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
-from threading import Lock
+from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
@@ -56,6 +56,7 @@ class Fused(torch.optim.Optimizer):
     last_grad_norm: torch.Tensor | None = None
     _rows: Rows | None = None
     _captured: tuple[Selection, ...] = ()
+    _stepping: dict[str, int]
     _is_averaged: bool = False
     _is_torn: bool = False
     _scheduled: bool = False
@@ -73,7 +74,7 @@ class Fused(torch.optim.Optimizer):
         check(extras, type(self).__name__)
         for name, value in {**DEFAULTS, **extras}.items():
             setattr(self, name, value)
-        self._stepping = Lock()
+        self._stepping = {}
         defaults |= {name: options[name] for name in defaults if name in options}
         yield {name: value for name, value in options.items() if name in known and name not in defaults}
         self.defaults.update(defaults)
@@ -104,13 +105,15 @@ class Fused(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if not self._stepping.acquire(blocking=False):
-            raise RuntimeError("step must not be called while another thread is in a step of the same optimizer")
-        try:
+        me = get_ident()
+        try:  # Ctrl-C may come between any two of these, after which a lock would stay taken
+            if self._stepping.setdefault("thread", me) != me:
+                raise RuntimeError("step must not be called while another thread is in a step of the same optimizer")
             with torch.no_grad():
                 self._step()
         finally:
-            self._stepping.release()
+            if self._stepping.get("thread") == me:
+                self._stepping.clear()
         return loss
 
     @contextmanager
@@ -157,7 +160,7 @@ class Fused(torch.optim.Optimizer):
             for name, value in self.defaults.items():  # some of which torch's checkpoints have not
                 group.setdefault(name, value)
         self.state = States(self.state)
-        self._stepping = Lock()
+        self._stepping = {}
 
     def _has_grads(self) -> bool:
         """Whether a parameter has a gradient."""
