@@ -21,11 +21,13 @@ class Sample(NamedTuple):
     Attributes:
         step: From the call until it is done, as the host sees it.
         device: On the GPU; None for a CPU, and where the GPU had to wait for the host.
+        call: From the call until it returns, while the GPU is busy with something else; None for a CPU.
         conditions: Of the GPU before and after; none for a CPU.
     """
 
     step: float
     device: float | None = None
+    call: float | None = None
     conditions: tuple[Condition, ...] = ()
 
 
@@ -64,7 +66,7 @@ class CudaMeter:
     Before each of them a buffer of several times the L2 cache is read, outside the time: it takes the place of all that
     is in the cache, and leaves nothing there that the step would have to write back. Before the one that events
     time, the GPU is kept busy for longer than the host took for the other, which it queues the whole step in: its own
-    time does not count. A step of more launches than the queue holds, about a thousand, cannot be queued whole: the GPU
+    time does not count, and is known by itself, with whatever the host waits for. A step of more launches than the queue holds, about a thousand, cannot be queued whole: the GPU
     has begun with it before the host is done, and how long it took does not count.
     """
 
@@ -106,12 +108,14 @@ class CudaMeter:
         self._flush()
         self._cuda._sleep(int(min(max(1.5 * host * CYCLES_PER_SECOND, LEAST_HEAD_START), MOST_HEAD_START)))
         self._begin.record()
+        before = self._clock()
         entrant.step()
+        call = self._clock() - before
         waited = self._begin.query()
         self._end.record()
         self._end.synchronize()
         device = None if waited else self._begin.elapsed_time(self._end) / 1e3
-        return Sample(host, device, (begun, self._condition()))
+        return Sample(host, device, call, (begun, self._condition()))
 
 
 def meter_for(device: str) -> Meter:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from itertools import repeat
-from math import inf, isnan, sqrt
+from math import inf, isnan, prod, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,7 +78,7 @@ class Problem:
 
     def own_grads(self) -> list[Any]:
         """Gradients for a contender that writes them, which is to warm up before another is given any."""
-        self._lent = self._laid(self._grads)
+        self._lent = self._laid(self._grads, misaligned=self.workload.misaligned_grads)
         return self._lent
 
     def refill(self, grads: Sequence[Any]) -> None:
@@ -174,9 +174,11 @@ class Problem:
             return torch.from_numpy(values).to(self.device, getattr(torch, FORMATS[format_name].dtype))
         return self.library.asarray(values)
 
-    def _laid(self, pool: Any) -> list[Any]:
+    def _laid(self, pool: Any, misaligned: bool = False) -> list[Any]:
         where = {"device": self.device} if self.workload.front == "torch" else {}
-        made = [self.library.empty(shape, dtype=pool.dtype, **where) for shape in self.workload.shapes.shapes]
+        shapes, skipped = self.workload.shapes.shapes, int(misaligned)
+        flat = (self.library.empty(skipped + prod(shape), dtype=pool.dtype, **where)[skipped:] for shape in shapes)
+        made = [array.reshape(shape) for array, shape in zip(flat, shapes, strict=True)]
         for part, whole in _pieces(made, pool):
             part[...] = whole
         return made

@@ -63,6 +63,11 @@ class Row:
         return spread(self.timing.device) if self.has_device_times and self.status in TIMED else None
 
     @property
+    def call(self) -> Spread | None:
+        """Of the times until a call returns, on a GPU that is busy; None where there are none."""
+        return spread(self.timing.call) if self.timing.call and self.status in TIMED else None
+
+    @property
     def has_device_times(self) -> bool:
         """Whether enough of the steps have a time on the GPU."""
         return len(self.timing.device) >= MOST * max(len(self.timing.step), 1)
@@ -194,6 +199,7 @@ def _row(row: Row, times: Spread | None, moved: int, copy: Copy | None) -> dict[
         "note": row.note,
         "step": row.step,
         "device": row.device,
+        "call": row.call,
         "discarded": row.timing.discarded or (None if row.timing.unwatched else 0),
         "not_queued": row.timing.not_queued,
         "gpu": _conditions(row.timing),

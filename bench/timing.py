@@ -28,6 +28,7 @@ class Timing:
     Attributes:
         step: Times as the host sees them, until the step is done.
         device: Times on the GPU; empty for a CPU.
+        call: Times until the call of a step returns, on a GPU that is busy; empty for a CPU.
         discarded: Samples that were thrown away, since the GPU was throttled.
         unwatched: Samples of which it is not known whether it was.
         not_queued: Samples without a time on the GPU, which had to wait for the host.
@@ -37,6 +38,7 @@ class Timing:
 
     step: list[float] = field(default_factory=list)
     device: list[float] = field(default_factory=list)
+    call: list[float] = field(default_factory=list)
     discarded: int = 0
     unwatched: int = 0
     not_queued: int = 0
@@ -106,6 +108,8 @@ def _turn(entrant: Entrant, timing: Timing, meter: Meter, steps: int) -> None:
             continue
         timing.unwatched += None in throttled
         timing.step.append(sample.step)
+        if sample.call is not None:
+            timing.call.append(sample.call)
         if sample.device is not None:
             timing.device.append(sample.device)
         elif sample.conditions:

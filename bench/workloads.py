@@ -46,6 +46,8 @@ class Workload:
         parts: As many parts, one after the other in the list, take turns: in each step the tensors of one have
             gradients and those of the others have none, as the experts of a mixture that no token is sent to. The
             gradients are put in and taken away, and stay the same ones, so that only which there are changes.
+        misaligned_grads: Whether gradients are aligned to their elements only, one element off 16 bytes, as a sharded
+            model's are that lie in one buffer.
         turns: Most turns of each contender.
         steps_per_turn: Timed steps in a turn.
     """
@@ -58,12 +60,15 @@ class Workload:
     tail: tuple[str, ...] = ()
     new_grads: bool = False
     parts: int = 1
+    misaligned_grads: bool = False
     turns: int = 30
     steps_per_turn: int = 2
 
     def __post_init__(self) -> None:
         if (self.new_grads or self.parts > 1) and (self.front != "torch" or self.tail):
             raise ValueError("new_grads and parts are for the front end for torch without a tail")
+        if self.misaligned_grads and (self.new_grads or self.front != "torch"):
+            raise ValueError("misaligned_grads are for the front end for torch without new_grads, which are aligned")
 
     @property
     def optimizer(self) -> Optimizer:
@@ -90,6 +95,8 @@ class Workload:
             more.append("new-grads")
         if self.parts > 1:
             more.append(f"1-of-{self.parts}")
+        if self.misaligned_grads:
+            more.append("misaligned-grads")
         return "/".join([*parts, "-".join(more)] if more else parts)
 
     @property
@@ -104,6 +111,8 @@ class Workload:
             parts.append("new gradients each step")
         if self.parts > 1:
             parts.append(f"1/{self.parts} of them each step")
+        if self.misaligned_grads:
+            parts.append("misaligned gradients")
         if self.front == "arrays":
             parts.append("as arrays")
         return ", ".join(parts)
@@ -156,11 +165,13 @@ DECISIVE = (
     Workload("models", "Adam", "llama-3.2-1b", "bf16"),
     Workload("tail", "AdamW", "gpt2-124m", tail=TAILS[0]),
     Workload("many", "Adam", "10000x1000"),
+    Workload("many", "Adam", "300x64"),
+    Workload("models", "Adam", "llama-3.2-1b", misaligned_grads=True),
     Workload("models", "SGD", "llama-3.2-1b"),
     Workload("models", "Adagrad", "llama-3.2-1b"),
 )
 """What decides on a GPU: the step at the size of a model, its tail on a smaller one, so that four contenders fit into
-80 GB, and many small tensors."""
+80 GB, many small tensors, and gradients as a sharded model has them."""
 
 JUDGED = (
     Workload("arrays", "Adam", "one-20m", front="arrays"),

@@ -158,10 +158,12 @@ def test_bytes_are_those_of_the_algorithm(workload, per_element):
 
 
 def test_workloads_whose_gradients_change_are_told_apart():
-    kinds = [Workload("", "Adam", "experts-64x4x256", **kind) for kind in ({}, {"new_grads": True}, {"parts": 8})]
-    assert [kind.key.removeprefix("adam/experts-64x4x256/fp32") for kind in kinds] == ["", "/new-grads", "/1-of-8"]
+    differences = ({}, {"new_grads": True}, {"parts": 8}, {"misaligned_grads": True})
+    kinds = [Workload("", "Adam", "experts-64x4x256", **kind) for kind in differences]
+    keys = [kind.key.removeprefix("adam/experts-64x4x256/fp32") for kind in kinds]
+    assert keys == ["", "/new-grads", "/1-of-8", "/misaligned-grads"]
     titles = [kind.title.removeprefix("Adam, 64 experts of 4 x 256") for kind in kinds]
-    assert titles == ["", ", new gradients each step", ", 1/8 of them each step"]
+    assert titles == ["", ", new gradients each step", ", 1/8 of them each step", ", misaligned gradients"]
 
 
 @pytest.mark.parametrize("elsewhere", [{"front": "arrays"}, {"tail": TAILS[0]}], ids=str)
@@ -169,6 +171,18 @@ def test_workloads_whose_gradients_change_are_told_apart():
 def test_gradients_change_for_torch_without_a_tail_alone(elsewhere, kind):
     with pytest.raises(ValueError, match="new_grads and parts are for the front end for torch without a tail"):
         Workload("", "Adam", "one-10", **elsewhere, **kind)
+
+
+@pytest.mark.parametrize("other", [{"front": "arrays"}, {"new_grads": True}], ids=str)
+def test_misaligned_gradients_are_for_torch_and_the_same_in_all_steps(other):
+    with pytest.raises(ValueError, match="misaligned_grads are for the front end for torch without new_grads"):
+        Workload("", "Adam", "one-10", misaligned_grads=True, **other)
+
+
+def test_misaligned_gradients_are_one_element_off(few):
+    problem = Problem(few(optimizer_name="Adam", misaligned_grads=True), "cpu")
+    assert {grad.data_ptr() % 16 for grad in problem.grads} == {4}
+    assert {param.data_ptr() % 16 for param in problem.params()} == {0}
 
 
 def test_steps_on_small_tensors_are_as_many_as_fit_into_a_turn():
@@ -254,10 +268,11 @@ KINDS = [
     *({"optimizer_name": "AdamW", "tail": tail} for tail in TAILS),
     {"optimizer_name": "Adam", "new_grads": True},
     {"optimizer_name": "Adam", "parts": 3},
+    {"optimizer_name": "Adam", "misaligned_grads": True},
 ]
 
 
-USED = ("optimizer", "formats", "front", "tail", "shapes", "new_grads", "parts")
+USED = ("optimizer", "formats", "front", "tail", "shapes", "new_grads", "parts", "misaligned_grads")
 """What contenders see of a workload besides the learning rate."""
 
 

@@ -29,6 +29,7 @@ class Setting:
     Attributes:
         tile: Elements of a tile.
         warps: Of a program.
+        tail: Elements that a program takes at a time behind a mask; None for one a thread.
         blocks: Programs of a persistent grid for each multiprocessor; 0 for a program for each tile.
         knobs: Those of :data:`OFF` that are on.
         options: Further options of the launch.
@@ -36,6 +37,7 @@ class Setting:
 
     tile: int = driver.TILE
     warps: int = int(driver.OPTIONS["num_warps"])
+    tail: int | None = None
     blocks: int = 0
     knobs: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -54,14 +56,23 @@ SETTINGS = {
     "persistent, 8 an SM": Setting(blocks=8),
     "persistent, 8 an SM, sooner": Setting(blocks=8, knobs={"EARLY": True}),
     "maxnreg 128": Setting(options={"maxnreg": 128}),
+    "tails of 256": Setting(tail=256),
+    "tails of 512": Setting(tail=512),
+    "tails of 512, sooner": Setting(tail=512, knobs={"EARLY": True}),
 }
 """What is tried, by its name in ``bench/NOTES.md``: tile and warps, or what else differs from the product."""
 
-FOR_SMALL = ("2048 / 4", "2048 / 8", "sooner", "persistent, 8 an SM", "persistent, 8 an SM, sooner")
+FOR_TAILS = ("tails of 256", "tails of 512", "tails of 512, sooner")
+"""Those that matter behind masks alone: for tensors smaller than a tile, and misaligned ones."""
+
+FOR_SMALL = ("2048 / 8", "sooner", "persistent, 8 an SM", *FOR_TAILS)
 """Those that could matter where tensors are smaller than a tile."""
 
+FOR_LARGE = tuple(name for name in SETTINGS if name not in FOR_TAILS)
+"""Those that could matter where nearly all tiles are full."""
 
-def alternatives(variant: Variant, names: tuple[str, ...] = tuple(SETTINGS)) -> list[Alternative]:
+
+def alternatives(variant: Variant, names: tuple[str, ...] = FOR_LARGE) -> list[Alternative]:
     """The product's kernel and some others."""
     product = Alternative(PRODUCT, driver.TILE, driver.run, partial(_resources_of_product, variant))
     return [product, *(alternative(name, SETTINGS[name], variant) for name in names)]
@@ -92,7 +103,7 @@ def constants(setting: Setting, variant: Variant) -> dict[str, Any]:
     """The compile-time arguments of the kernel with knobs."""
     of_driver = driver.constants(variant, setting.tile)
     known = {name: value for name, value in of_driver.items() if name not in _DROPPED}
-    return {**known, **OFF, **setting.knobs, "TAIL": 32 * setting.warps, "PERSISTENT": setting.blocks > 0}
+    return {**known, **OFF, **setting.knobs, "TAIL": setting.tail or 32 * setting.warps, "PERSISTENT": setting.blocks > 0}
 
 
 def _options(setting: Setting) -> dict[str, Any]:

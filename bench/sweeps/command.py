@@ -54,6 +54,7 @@ def groups(arch: str) -> list[Group]:
         Subject("Adam all bf16, 2^27", ADAM_BF16, LARGE),
         Subject("RMSProp fp32, 2^27", RMSPROP, LARGE),
     ]
+    misaligned = Subject("Adam fp32, 2^27, misaligned gradients", ADAM, LARGE, misaligned=True)
     small = Subject("Adam fp32, 10,000 x 1,000", ADAM, MANY)
     forms = [Subject(f"Adam fp32, {numel:,}", ADAM, (numel,)) for numel in FORM_SIZES]
 
@@ -67,7 +68,11 @@ def groups(arch: str) -> list[Group]:
         triton(adam),
         cupy(adam),
         *map(triton, others),
-        Group("triton", small, partial(by_triton.alternatives, small.variant, by_triton.FOR_SMALL)),
+        *(
+            Group("triton", each, partial(by_triton.alternatives, each.variant, names))
+            for each, names in ((small, by_triton.FOR_SMALL), (misaligned, by_triton.FOR_TAILS))
+        ),
+        Group("cupy", misaligned, partial(by_cupy.alternatives, misaligned.variant, arch)),
         *(Group("cupy", each, partial(by_cupy.forms, each.variant, arch)) for each in forms),
         *map(cupy, others),
     ]

@@ -37,11 +37,13 @@ class Subject:
         name: What tables call it.
         variant: The rule and its formats.
         numels: Elements of each tensor.
+        misaligned: Whether gradients are one element off 16 bytes.
     """
 
     name: str
     variant: Variant
     numels: tuple[int, ...]
+    misaligned: bool = False
 
     @property
     def bytes(self) -> int:
@@ -64,7 +66,8 @@ class Memory:
                 if format is None:
                     slots.append(None)
                     continue
-                made = torch.zeros(numel, dtype=getattr(torch, format.dtype), device=device)
+                skipped = int(subject.misaligned and slot == "grad")
+                made = torch.zeros(skipped + numel, dtype=getattr(torch, format.dtype), device=device)[skipped:]
                 slots.append(made.normal_(generator=generator) if slot in ("param", "grad") else made)
             self._tensors.append(slots)
 
