@@ -66,8 +66,9 @@ class CudaMeter:
     Before each of them a buffer of several times the L2 cache is read, outside the time: it takes the place of all that
     is in the cache, and leaves nothing there that the step would have to write back. Before the one that events
     time, the GPU is kept busy for longer than the host took for the other, which it queues the whole step in: its own
-    time does not count, and is known by itself, with whatever the host waits for. A step of more launches than the queue holds, about a thousand, cannot be queued whole: the GPU
-    has begun with it before the host is done, and how long it took does not count.
+    time does not count, and is known by itself, with whatever it waits for. A step of more launches than the queue
+    holds, about a thousand, cannot be queued whole: the GPU has begun with it before the host is done, and how long it
+    took does not count.
     """
 
     def __init__(

@@ -190,6 +190,12 @@ def _conditions(timing: Timing) -> dict[str, Spread | None] | None:
     return found
 
 
+def copy_share(row: Row, moved: int, copy: Copy | None) -> float | None:
+    """Share of a copy's rate that moving so many bytes has, on the GPU where the row has times there."""
+    times = row.device or row.step
+    return None if times is None or copy is None else moved / times["median"] / 1e9 / copy["gb_per_s"]
+
+
 def _row(row: Row, times: Spread | None, moved: int, copy: Copy | None) -> dict[str, Any]:
     rate = None if times is None else moved / times["median"] / 1e9
     return {
@@ -205,7 +211,7 @@ def _row(row: Row, times: Spread | None, moved: int, copy: Copy | None) -> dict[
         "gpu": _conditions(row.timing),
         "launches": row.launches,
         "gb_per_s": rate,
-        "copy_share": None if rate is None or copy is None else rate / copy["gb_per_s"],
+        "copy_share": copy_share(row, moved, copy),
         "extra_memory": row.extra_memory,
         "compile": row.compile,
     }

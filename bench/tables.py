@@ -15,8 +15,9 @@ from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
 from gpuopt.bench.goals import doubt, seen
 from gpuopt.bench.noise import BUSY
-from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
+from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row, copy_share
 from gpuopt.bench.workloads import GROUPS, Workload
+from gpuopt.machine import Copy
 
 CAPTION = (
     "Milliseconds per step, the median, and = for the oracle's bits, ~ for its numbers within tolerance; ± half of "
@@ -76,20 +77,21 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
         copy = results.copies.get(contest.device)
         table.add_row(
             contest.workload.title,
-            *(cell(rows[name], contest, copy and copy["gb_per_s"]) if name in rows else "" for name in names),
+            *(cell(rows[name], contest, copy) if name in rows else "" for name in names),
         )
     return table
 
 
-def cell(row: Row, contest: Contest, copy: float | None) -> Text:
+def cell(row: Row, contest: Contest, copy: Copy | None) -> Text:
     """The median, its verdict, its spread, and its share of the rate of a copy; or what is wrong."""
     times = contest.times(row)
     if times is None:
         return FAULTS.get(row.status, Text("-", style="dim"))
     text = Text(f"{milliseconds(times['median'])} {MARKS[row.status]}")
     text.append(f"\n±{(times['p90'] - times['p10']) / 2 / times['median']:.0%}", style="dim")
-    if copy is not None:
-        text.append(f"\n{contest.workload.bytes / times['median'] / 1e9 / copy:.0%}", style="dim")
+    share = copy_share(row, contest.workload.bytes, copy)
+    if share is not None:
+        text.append(f"\n{share:.0%}", style="dim")
     return text
 
 

@@ -395,6 +395,17 @@ def test_times_on_the_gpu_count_where_all_contenders_have_them():
     assert held.times(held.rows[2]) is None
 
 
+def test_a_rows_share_of_a_copy_is_by_its_own_time_on_the_gpu():
+    ours, theirs = (Row(name, "exact", timing=Timing([2.0] * 10, [1.0] * 10, [0.5] * 10)) for name in ("a", "b"))
+    theirs.timing.device = []
+    copied = {"cuda": {"bytes": 1, "seconds": machine.spread([1.0]), "gb_per_s": 1.0}}
+    results = Results("quick", [], machine.describe(), {}, copied)
+    results.contests.append(Contest(SMALL[0], "cuda", [ours, theirs, row("absent", why="is not there")]))
+    rows = results.as_dict()["workloads"][0]["rows"]
+    assert [each["copy_share"] for each in rows] == [SMALL[0].bytes / 1e9, SMALL[0].bytes / 2e9, None]
+    assert [each["call"] and each["call"]["median"] for each in rows] == [0.5, 0.5, None]
+
+
 def test_wrong_contender_is_not_ranked():
     ours, wrong = row("ours", 2.0), Row("theirs", "wrong", "all of it", timing=Timing([0.1]))
     assert wrong.step is None

@@ -166,7 +166,7 @@ def test_flush_and_head_start_are_outside_both_times():
     fake = FakeTime()
     _, meter = cuda_meter(fake)
     sample = meter.sample(fake.entrant("a", 3.0, prepare=20.0))
-    assert (sample.step, sample.device) == (pytest.approx(3.0), pytest.approx(3.0))
+    assert (sample.step, sample.device, sample.call) == (pytest.approx(3.0),) * 3
     assert sample.conditions == (Condition(False, 1980.0),) * 2
     cold = ["prepare a", "flush"]
     assert fake.log == [*cold, "wait", "a", "wait", *cold, "head start", "a", "query", "wait"]
@@ -195,7 +195,7 @@ def test_throttled_samples_are_discarded_and_counted():
     _, meter = cuda_meter(fake, lambda: next(held_back))
     (found,) = fake.measure(fake.entrant("a", 2.0), meter=meter, turns=3)
     assert found.discarded == 3
-    assert len(found.step) == len(found.device) == 3
+    assert len(found.step) == len(found.device) == len(found.call) == 3
     assert len(found.conditions) == 12
 
 

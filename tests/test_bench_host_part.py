@@ -32,5 +32,5 @@ def test_another_set_costs_no_more_calls() -> None:
 def test_the_driver_is_as_it_was() -> None:
     before = dict(vars(driver))
     with host_part.stand_in():
-        assert driver.step_kernel is not before["step_kernel"]
+        assert driver.launcher is not before["launcher"]
     assert dict(vars(driver)) == before

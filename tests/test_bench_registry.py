@@ -364,6 +364,11 @@ def test_what_torch_has_not_is_said(few):
         "it compiles the step anew for each set of tensors that have gradients"
     )
     assert [by_name[f"torch {way}"].refuses(in_parts) for way in torch_contenders.WAYS] == [None] * 3
+    many = Workload("", "Adam", "10000x1000")
+    assert by_name["torch for-loop"].refuses(many) is None
+    assert torch_contenders._refuses({"foreach": False}, "cuda", many) == (
+        "it takes 1,000 tensors at most here, but there are 10,000"
+    )
 
 
 def test_absent_torch_is_named_with_the_way_to_get_it(monkeypatch):

@@ -45,16 +45,16 @@ from gpuopt.verify.variants import hyper_fields, hyper_rows, variants
 THREADS = 32 * driver.OPTIONS["num_warps"]
 
 REGISTERS = {
-    "float32": (32, 56, 64, 72, 80, 96),
-    "float64": (48, 96, 120, 136, 152),
+    "float32": (40, 56, 64, 72, 80, 96),
+    "float64": (64, 104, 120, 144, 152),
 }
 """The most registers of a thread, by compute dtype and number of slots beyond parameter and gradient: the most seen,
 in steps of 8."""
 
 TRITON_3_6 = triton.__version__.startswith("3.6.")
 
-SPILLED = {"sm_80": 16, "sm_90": 8} if TRITON_3_6 else {}
-"""Bytes of a thread's stack. Triton 3.6 spills a pair of registers or two in a few variants, to get by with 48."""
+SPILLED = {"sm_80": 24, "sm_90": 8} if TRITON_3_6 else {"sm_80": 8}
+"""Bytes of a thread's stack: compilers spill a pair of registers or more in two variants, to get by with 48 or 64."""
 
 VARIANTS = variants()
 

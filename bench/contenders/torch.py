@@ -28,6 +28,10 @@ MOST_COMPILED = {"cpu": 1, "cuda": 1000}
 """Most tensors of a step that ``torch.compile`` is given. It takes about a minute for 200 on two cores."""
 
 
+MOST_LOOPED = {"cpu": 1 << 20, "cuda": 1000}
+"""Most tensors that the for-loop is given: on a GPU it makes a dozen launches for each, which a step waits for."""
+
+
 def no_torch() -> str:
     """Why nothing of PyTorch can run where it is not installed."""
     return "torch is not installed (pip install 'gpuopt[torch]')"
@@ -154,6 +158,9 @@ def _refuses(flags: dict[str, bool], device: str, workload: Workload) -> str | N
         return f"torch.optim.{name} has none on {device}"
     if workload.formats.state != workload.formats.param:
         return "torch.optim keeps state in its parameter's dtype"
+    tensors, most = len(workload.shapes.shapes), MOST_LOOPED[device]
+    if flags == WAYS["for-loop"] and tensors > most:
+        return f"it takes {most:,} tensors at most here, but there are {tensors:,}"
     return None
 
 

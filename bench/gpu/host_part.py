@@ -32,7 +32,7 @@ ON_THE_HOST: dict[str, Any] = {
     "DEVICE": "cpu",
     "unavailable": lambda: None,
     "on_stream": lambda device, stream: nullcontext(),
-    "_overwrite": lambda buffer, array: buffer[: len(array)].copy_(torch.from_numpy(array)),
+    "_overwrite": lambda buffer, array: buffer.copy_(torch.from_numpy(array)),
 }
 """What stands in the places of the Triton driver's own names so that it serves host memory."""
 
@@ -56,12 +56,11 @@ def stand_in() -> Iterator[list[Any]]:
     """In this context the Triton driver serves host memory, by launches that do nothing; yields what was launched."""
     launched: list[Any] = []
 
-    class Kernel:
-        def __getitem__(self, grid: Any) -> Callable[..., None]:
-            return lambda *arguments, **constants: launched.append(grid)
+    def launcher(variant: Any, tile: int) -> Callable[..., None]:
+        return lambda programs, *arguments: launched.append(programs)
 
     with (
-        patch.multiple(driver, **ON_THE_HOST, step_kernel=Kernel()),
+        patch.multiple(driver, **ON_THE_HOST, launcher=launcher),
         patch.object(torch.cuda, "is_current_stream_capturing", lambda: False),
     ):
         yield launched

@@ -36,15 +36,15 @@ def stages(folder: Path) -> dict[str, Stage]:
         folder: Where each leaves its files.
     """
     out, workers = str(folder), str(min(MOST_WORKERS, cores()))
-    bench = ["bench", "--device", "cuda", "--quick", "--only", "*", "--budget", "100", "--out", out]
+    bench = ["bench", "--device", "cuda", "--quick", "--only", "*", "--budget", "140", "--out", out]
     verify = ["verify", "--quick", "--device", "cuda", "--json", f"{out}/verify.json"]
     on_all_cores = ["-p", "xdist", "-n", workers] if find_spec("xdist") is not None else []
     tests = [*on_all_cores, "-q", "-m", "gpu", f"--junitxml={out}/tests.xml", "tests/gpu"]
     made = (
         Stage("smoke", 40, ("-m", "gpuopt.bench.gpu.smoke", out), ("smoke.json",)),
-        Stage("bench", 150, ("-m", "gpuopt", *bench), ("bench.json", "report.html")),
-        Stage("verify", 45, ("-m", "gpuopt", *verify), ("verify.json",)),
-        Stage("tests", 110, ("-m", "pytest", *tests), ("tests.xml",)),
-        Stage("sweeps", 125, ("-m", "gpuopt.bench.sweeps", out, "--budget", "95"), ("sweeps.json",)),
+        Stage("bench", 190, ("-m", "gpuopt", *bench), ("bench.json", "report.html")),
+        Stage("verify", 40, ("-m", "gpuopt", *verify), ("verify.json",)),
+        Stage("tests", 90, ("-m", "pytest", *tests), ("tests.xml",)),
+        Stage("sweeps", 85, ("-m", "gpuopt.bench.sweeps", out, "--budget", "60"), ("sweeps.json",)),
     )
     return {stage.name: stage for stage in made}

@@ -45,25 +45,26 @@ def _missing(bench: Mapping[str, Any], key: str) -> str:
 
 
 def _rows(workload: Mapping[str, Any]) -> str:
-    """Share of the copy's bandwidth of gpuopt's rows, and how many times as fast they are as torch's.
-
-    All by the same clock: that of the GPU where all rows have it, else the host's.
-    """
+    """Share of the copy's bandwidth of gpuopt's rows, and how many times as fast they are as torch's."""
     rows = {row["contender"]: row for row in workload["rows"]}
-    on_gpu = all(row["device"] for row in rows.values() if row["step"])
-    times = {name: row["device" if on_gpu else "step"] for name, row in rows.items() if row["step"]}
+    timed = {name: row for name, row in rows.items() if row["step"]}
     said = []
     for name in OURS:
         short = name.split()[1]
-        if name not in times:
+        if name not in timed:
             said.append(f"{short} {rows[name]['why'] if name in rows else 'absent'}")
             continue
-        share = rows[name]["copy_share"]
-        ratios = [
-            f"{times[other]['median'] / times[name]['median']:.2f}x {other}" for other in THEIRS if other in times
-        ]
+        share = timed[name]["copy_share"]
+        ratios = [f"{times_as_fast(timed[name], timed[other])} {other}" for other in THEIRS if other in timed]
         said.append(" ".join([short, *([] if share is None else [f"{share:.0%}"]), *ratios]))
-    return f"{workload['key']}{'' if on_gpu else ' (host)'}: {', '.join(said)}"
+    return f"{workload['key']}: {', '.join(said)}"
+
+
+def times_as_fast(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """How many times as fast one row is as another, both by the GPU's clock, or by the host's where either lacks it."""
+    on_gpu = ours["device"] and theirs["device"]
+    clock = "device" if on_gpu else "step"
+    return f"{theirs[clock]['median'] / ours[clock]['median']:.2f}x{'' if on_gpu else ' (host)'}"
 
 
 def _failures(stage: str, folder: Path) -> str:

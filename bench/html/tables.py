@@ -40,9 +40,9 @@ def workload_table(workload: dict[str, Any]) -> WorkloadTable:
     """
     rows = workload["rows"]
     columns: list[tuple[str, list[str]]] = []
-    for clock in ("device", "step"):
-        if clock == "step" or any(row[clock] for row in rows):
-            columns += _spread_columns(clock, [row[clock] or {} for row in rows])
+    for clock in ("device", "step", "call"):
+        if clock == "step" or any(row.get(clock) for row in rows):
+            columns += _spread_columns(clock, [row.get(clock) or {} for row in rows])
     for what, heading in (("discarded", "discarded"), ("not_queued", "not queued whole")):
         if any(row[what] for row in rows):
             columns.append((heading, [count(row[what]) for row in rows]))

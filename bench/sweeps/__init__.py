@@ -1,9 +1,9 @@
-"""Experiments on a GPU with other kernels than the product's: ``python -m gpuopt.bench.sweeps FOLDER``.
+"""Experiments on a GPU: other ways to cut a step than the product's, ``python -m gpuopt.bench.sweeps FOLDER``.
 
 - :mod:`subjects` says what steps are timed on, :mod:`alternative` what an alternative is;
-- :mod:`triton_kernel` is the Triton driver's kernel with knobs, :mod:`by_triton` and :mod:`by_cupy` list what is tried;
+- :mod:`by_triton` and :mod:`by_cupy` list what is tried;
 - :mod:`run` checks and times them, :mod:`report` shows what came of it, :mod:`command` is the command.
 
 What each is expected to do is written down in ``bench/NOTES.md`` before it is measured. What gains more than noise goes
-into the drivers; knobs stay here.
+into the drivers.
 """

@@ -25,7 +25,7 @@ JSON = "sweeps.json"
 FAILED, INTERRUPTED = 1, 130
 """Exit codes: an alternative is wrong or failed, or a whole group; Ctrl-C."""
 
-FORM_SIZES = tuple(1 << power for power in range(16, 25, 2))
+FORM_SIZES = tuple(1 << power for power in (16, 18, 20, 22, 24, 27))
 """Elements of the array that both forms of the CuPy driver step, which ``PLAIN_NUMEL`` lies among."""
 
 
@@ -48,33 +48,26 @@ def groups(arch: str) -> list[Group]:
     """
     from gpuopt.bench.sweeps import by_cupy, by_triton
 
-    adam, *others = [
-        Subject("Adam fp32, 2^27", ADAM, LARGE),
-        Subject("SGD with momentum fp32, 2^27", SGD, LARGE),
-        Subject("Adam all bf16, 2^27", ADAM_BF16, LARGE),
-        Subject("RMSProp fp32, 2^27", RMSPROP, LARGE),
-    ]
-    misaligned = Subject("Adam fp32, 2^27, misaligned gradients", ADAM, LARGE, misaligned=True)
-    small = Subject("Adam fp32, 10,000 x 1,000", ADAM, MANY)
-    forms = [Subject(f"Adam fp32, {numel:,}", ADAM, (numel,)) for numel in FORM_SIZES]
-
     def triton(subject: Subject) -> Group:
         return Group("triton", subject, partial(by_triton.alternatives, subject.variant))
 
     def cupy(subject: Subject) -> Group:
-        return Group("cupy", subject, partial(by_cupy.alternatives, subject.variant, arch))
+        return Group("cupy", subject, partial(by_cupy.forms, subject.variant, arch))
 
+    kinds = {"Adam fp32": ADAM, "Adam all bf16": ADAM_BF16}
     return [
-        triton(adam),
-        cupy(adam),
-        *map(triton, others),
+        triton(Subject("Adam fp32, 2^27", ADAM, LARGE)),
+        triton(Subject("Adam fp32, 2^27, misaligned gradients", ADAM, LARGE, misaligned=True)),
+        triton(Subject("Adam fp32, 10,000 x 1,000", ADAM, MANY)),
+        triton(Subject("Adam all bf16, 2^27", ADAM_BF16, LARGE)),
+        triton(Subject("Adam all bf16, 2^27, misaligned gradients", ADAM_BF16, LARGE, misaligned=True)),
+        *(cupy(Subject(f"{name}, {numel:,}", kind, (numel,))) for name, kind in kinds.items() for numel in FORM_SIZES),
         *(
-            Group("triton", each, partial(by_triton.alternatives, each.variant, names))
-            for each, names in ((small, by_triton.FOR_SMALL), (misaligned, by_triton.FOR_TAILS))
+            cupy(Subject(f"{name}, 2^27, misaligned gradients", kind, LARGE, misaligned=True))
+            for name, kind in kinds.items()
         ),
-        Group("cupy", misaligned, partial(by_cupy.alternatives, misaligned.variant, arch)),
-        *(Group("cupy", each, partial(by_cupy.forms, each.variant, arch)) for each in forms),
-        *map(cupy, others),
+        triton(Subject("SGD with momentum fp32, 2^27", SGD, LARGE)),
+        triton(Subject("RMSProp fp32, 2^27", RMSPROP, LARGE)),
     ]
 
 

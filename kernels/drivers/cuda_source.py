@@ -81,25 +81,29 @@ def preamble(variant: Variant) -> str:
     return ARITHMETIC + "".join(formats.values()) + _ACCESS
 
 
-def table_body(variant: Variant, tile: int, count: int) -> str:
-    """Statements for thread ``i`` of a launch over a table, of ``tiles * tile / count`` threads.
+def table_body(variant: Variant, tile: int) -> str:
+    """Statements for thread ``i`` of a launch over a table, of ``tiles * tile / elements_per_thread`` threads.
+
+    A thread takes elements that follow each other, in accesses of 16 bytes where it can. Of a tensor with a slot that
+    is not aligned it takes elements as far apart as there are threads for the tile, so that threads side by side access
+    elements side by side.
 
     Expects ``rows``, ``tile_tensor`` and ``hyper`` as the arrays of :class:`~gpuopt.kernels.table.Table`, and
     ``signals`` as :class:`~gpuopt.kernels.signals.Signals`.
 
     Args:
         variant: The rule and its formats.
-        tile: Elements of a tile, a multiple of ``count``.
-        count: Elements of a thread, a multiple of :func:`elements_per_thread`.
+        tile: Elements of a tile, a multiple of :func:`elements_per_thread`.
     """
-    slots = _slots(variant)
+    slots, count = _slots(variant), elements_per_thread(variant)
     width = POINTERS + len(variant.slots)
     lines = [
         f"typedef {compute_type(variant)} T;",
         f"const unsigned long long thread = i, lanes = {tile // count};",
-        "const long long tile = thread / lanes;",
+        "const long long tile = thread / lanes, lane = thread % lanes;",
         f"const long long row = tile_tensor[tile] * {width}LL;",
-        f"const long long start = (tile - rows[row + {FIRST_TILE}]) * {tile} + (thread % lanes) * {count};",
+        f"const long long fast_numel = rows[row + {FAST_NUMEL}], step_by = fast_numel ? 1 : {tile // count};",
+        f"const long long start = (tile - rows[row + {FIRST_TILE}]) * {tile} + lane * (fast_numel ? {count} : 1);",
         f"const long long left = rows[row + {NUMEL}] - start;",
         f"const long long scalars = rows[row + {HYPER_ROW}] * {len(variant.hyper_fields)};",
     ]
@@ -125,7 +129,7 @@ def table_body(variant: Variant, tile: int, count: int) -> str:
     arguments = ", ".join(f"T {'' if slot.name == 'g' else '&'}{slot.name}" for slot in taken)
     lines += [f"const auto step = [&]({arguments}) {{", _arithmetic(variant), "};"]
 
-    lines += [f"if (start + {count} <= rows[row + {FAST_NUMEL}]) {{"]
+    lines += [f"if (start + {count} <= fast_numel) {{"]
     for slot in taken:
         lines += [f"T {slot.name}[{count}];", f"load_whole<{slot.form}>({slot.name}, {slot.name}_at);"]
     elements = ", ".join(f"{slot.name}[k]" for slot in taken)
@@ -138,17 +142,18 @@ def table_body(variant: Variant, tile: int, count: int) -> str:
         if slot.written
     ]
 
-    lines += ["} else {", "#pragma unroll 1", f"for (int k = 0; k < {count} && k < left; ++k) {{"]
-    lines += [f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.name}_at[k]));" for slot in taken]
+    each = ["#pragma unroll 1", f"for (long long at = 0; at < {count} * step_by && at < left; at += step_by) {{"]
+    lines += ["} else {", *each]
+    lines += [f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.name}_at[at]));" for slot in taken]
     lines += [f"step({', '.join(slot.name for slot in taken)});"]
     lines += [
-        "g_at[k] = 0;" if slot.name == "g" else f"{slot.name}_at[k] = {slot.form}::store({slot.value});"
+        f"{slot.name}_at[at] = {'0' if slot.name == 'g' else f'{slot.form}::store({slot.value})'};"
         for slot in slots
         if slot.written
     ]
     lines += ["}", "}"]
     if variant.zero_grads:
-        lines += ["} else {", "#pragma unroll 1", f"for (int k = 0; k < {count} && k < left; ++k) g_at[k] = 0;"]
+        lines += ["} else {", *each, "g_at[at] = 0;", "}"]
     lines += ["}"]
     return "\n".join(lines)
 

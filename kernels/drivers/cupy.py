@@ -7,7 +7,7 @@ takes the plain form, one element a thread, which needs no table on the device.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import cupy
@@ -31,8 +31,8 @@ Array = np.ndarray[Any, Any]
 
 _STAGING = Staging()
 
-PLAIN_NUMEL = 1 << 20
-"""Up to this many elements a single array takes the plain form."""
+PLAIN_NUMEL = {2: 1 << 20, 4: 1 << 24, 8: 1 << 24}
+"""Up to this many elements a single array takes the plain form, by the bytes of an element of its narrowest slot."""
 
 
 def unavailable() -> str | None:
@@ -63,8 +63,18 @@ def place_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = 
     with on_stream(table.device, stream):
         header = (np.array(signals, dtype=np.int64), hyper)
         copy = DeviceTable.of(table, header, stream, cupy.asarray, _STAGING.overwrite)
-        signal_words, scalars, rows = map(copy.part, range(3))
-        return Placed(rows, copy.tile_words.view(np.int32), scalars.view(hyper.dtype), signal_words)
+        placed: Placed = copy.seen_as(_PLACED[hyper.dtype.type])
+        return placed
+
+
+def _placed(dtype: type[np.floating[Any]], copy: DeviceTable) -> Placed:
+    """What a step reads of a copy, with hyper rows of a dtype."""
+    signals, hyper, rows = map(copy.part, range(3))
+    return Placed(rows, copy.tile_words.view(np.int32), hyper.view(dtype), signals)
+
+
+_PLACED = {dtype: partial(_placed, dtype) for dtype in (np.float32, np.float64)}
+"""By the type of hyper rows: :func:`_placed`."""
 
 
 def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
@@ -103,7 +113,8 @@ def takes_plain_form(table: Table) -> bool:
     if len(table.rows) != 1 or table.variant.zero_grads:
         return False
     numel, fast_numel = table.rows[0, [NUMEL, FAST_NUMEL]]
-    return bool(numel <= PLAIN_NUMEL or fast_numel < numel)
+    narrowest = min(format.itemsize for format in table.variant.formats if format is not None)
+    return bool(numel <= PLAIN_NUMEL[narrowest] or fast_numel < numel)
 
 
 def run_table(table: Table, placed: Placed) -> None:
@@ -124,12 +135,12 @@ def run_plain(table: Table, hyper: Array) -> None:
 
 
 @cache
-def table_kernel(variant: Variant, tile: int, elements: int | None = None) -> cupy.ElementwiseKernel:
-    """The kernel that walks a table, each thread taking ``elements`` of a tile; None for the fewest that it can."""
+def table_kernel(variant: Variant, tile: int) -> cupy.ElementwiseKernel:
+    """The kernel that walks a table."""
     return cupy.ElementwiseKernel(
         f"raw int64 rows, raw int32 tile_tensor, raw {variant.compute.name} hyper, raw int64 signals",
         "",
-        cuda_source.table_body(variant, tile, elements or cuda_source.elements_per_thread(variant)),
+        cuda_source.table_body(variant, tile),
         f"gpuopt_{variant.rule.name}_table",
         preamble=cuda_source.preamble(variant),
         options=OPTIONS,

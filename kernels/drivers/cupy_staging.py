@@ -25,7 +25,7 @@ class Staging:
         self._pending: dict[int, deque[tuple[Any, np.ndarray[Any, Any]]]] = {}
 
     def overwrite(self, buffer: cupy.ndarray, array: np.ndarray[Any, Any]) -> None:
-        """Copies ``array``, which may change at once, over the start of ``buffer``, on the current stream."""
+        """Copies ``array``, which may change at once, over ``buffer``, on the current stream."""
         stream = cupy.cuda.get_current_stream()
         with self._lock:
             pending = self._pending.setdefault(stream.ptr, deque())
@@ -33,7 +33,7 @@ class Staging:
                 pending.popleft()  # CuPy's pool gives its memory to the next
             pinned = cupyx.empty_pinned(array.shape, array.dtype)
             pinned[...] = array
-            buffer[: len(array)].set(pinned, stream=stream)
+            buffer.set(pinned, stream=stream)
             copied = cupy.cuda.Event(disable_timing=True)
             copied.record(stream)
             pending.append((copied, pinned))

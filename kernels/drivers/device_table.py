@@ -69,6 +69,8 @@ class DeviceTable:
         self._overwrite = overwrite
         on_device = to_device(whole)
         self.buffer, self.tile_words = on_device[: offsets[-1]], on_device[offsets[-1] :]
+        self._head = self.buffer[: offsets[-2]]
+        self._seen: dict[Callable[[Self], Any], Any] = {}
 
     @classmethod
     def of(
@@ -86,8 +88,7 @@ class DeviceTable:
             header: What else the step reads: arrays of one shape and dtype each from step to step.
             stream: Handle of the stream that is current.
             to_device: Copies a host array to a new array on the device.
-            overwrite: Copies a host array over the start of one on the device, on the current stream and without
-                waiting for it.
+            overwrite: Copies a host array over one on the device, on the current stream and without waiting for it.
         """
         kept = table.kept.get((cls, to_device, stream))
         if kept is None or not kept.holds(header):
@@ -105,10 +106,17 @@ class DeviceTable:
         """A part of the header as int64 words on the device, with its padding; the last part is the rows."""
         return self.buffer[slice(*self.offsets[index : index + 2])]
 
+    def seen_as(self, view: Callable[[Self], Any]) -> Any:
+        """``view(self)``, made once: parts stay where they are, and views of them take time to make."""
+        if view not in self._seen:
+            self._seen[view] = view(self)
+        return self._seen[view]
+
     def twin(self, buffer: Any) -> Self:
         """A copy with the same tiles and another ``buffer``, for another to fill with :meth:`words`."""
         twin = copy(self)
         twin.buffer, twin._host = buffer, self._host.copy()
+        twin._head, twin._seen = buffer[: self.offsets[-2]], {}
         return twin
 
     def words(self, table: Table, header: Sequence[Array]) -> Array:
@@ -125,7 +133,7 @@ class DeviceTable:
         if moved:
             self._overwrite(self.buffer, self._host)
         elif not np.array_equal(before, head):
-            self._overwrite(self.buffer, head)
+            self._overwrite(self._head, head)
 
     def _fill(self, table: Table | None, header: Sequence[Array]) -> None:
         for offset, part in zip(self.offsets, header, strict=False):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Any, Self
 
 import numpy as np
@@ -19,6 +19,7 @@ import triton.language as tl
 
 from gpuopt.kernels import epilogue, prologue
 from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
+from gpuopt.kernels.drivers.triton_launch import INTERPRETED, Launcher
 from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules.rule import MOST_SLOTS
@@ -33,14 +34,12 @@ TILE = 1024
 
 OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 
-INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
-"""Whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` at import), on host memory."""
-
 DEVICE = "cpu" if INTERPRETED.value else "cuda"
 SCHEDULES = True
 
-TAIL = tl.constexpr(32 * OPTIONS["num_warps"])
-"""Elements that a program takes at a time where it needs a mask: one a thread."""
+TAIL = tl.constexpr(TILE // 2)
+"""Elements that a program takes at a time where it needs a mask, one in an access. Of fewer, too few are in flight; of
+a whole tile, compilers move values between the layouts of both ways through shared memory."""
 
 ALIGNED = tl.constexpr(ALIGNMENT)
 _NUMEL = tl.constexpr(NUMEL)
@@ -68,16 +67,13 @@ def place(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signa
     with on_stream(table.device, stream):
         if isinstance(hyper, Schedule):
             header = (words, hyper.counts, hyper.groups, hyper.settings, hyper.sources)
-            (signal_words, counts, groups, settings, sources), rows, tile_tensor = _upload(
-                table, header, stream, hyper.replayed
-            )
+            copy = _upload(table, header, stream, hyper.replayed)
             fields = len(table.variant.hyper_fields)
             scalars = torch.empty(len(table.rows), fields, dtype=_torch_dtype(table.variant.compute), device=DEVICE)
-            return Placed(
-                rows, tile_tensor, scalars, signal_words, (counts, groups, settings.view(torch.float64), sources)
-            )
-        (signal_words, scalars), rows, tile_tensor = _upload(table, (words, hyper), stream)
-        return Placed(rows, tile_tensor, scalars.view(_torch_dtype(hyper.dtype)), signal_words)
+            placed: Placed = copy.seen_as(_scheduled)._replace(hyper=scalars)
+        else:
+            placed = _upload(table, (words, hyper), stream).seen_as(_PLACED[hyper.dtype.type])
+        return placed
 
 
 def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
@@ -108,19 +104,18 @@ def step(table: Table, placed: Placed, stream: int = 0, threads: int | None = No
         if placed.schedule:
             advance(table, placed, stream)
         if table.tiles:
-            step_kernel[(table.tiles,)](
-                placed.rows,
-                placed.tile_tensor,
-                placed.hyper,
-                placed.signals,
-                **constants(table.variant, table.tile),
-                **OPTIONS,
-            )
+            launcher(table.variant, table.tile)(table.tiles, *placed[:4])
 
 
 def run(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     step(table, place(table, hyper, stream, signals), stream)
+
+
+@cache
+def launcher(variant: Variant, tile: int) -> Launcher:
+    """Launches :func:`step_kernel` for one variant."""
+    return Launcher(step_kernel, constants(variant, tile), OPTIONS)
 
 
 @cache
@@ -166,8 +161,28 @@ def on_stream(device: int | None, stream: int) -> AbstractContextManager[Any]:
     return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device))
 
 
-def _upload(table: Table, header: Sequence[Array], stream: int, replayed: bool = False) -> tuple[list[Any], Any, Any]:
-    """The parts of a header as int64 words, the rows and the tile map, all where a kernel can read them."""
+def _scheduled(copy: DeviceTable) -> Placed:
+    """What a step that follows a schedule reads of a copy, but for hyper rows, which are still to come."""
+    signals, counts, groups, settings, sources, rows = map(copy.part, range(6))
+    return Placed(rows, _tiles(copy), None, signals, (counts, groups, settings.view(torch.float64), sources))
+
+
+def _placed(dtype: torch.dtype, copy: DeviceTable) -> Placed:
+    """What a step reads of a copy, with hyper rows of a dtype."""
+    signals, hyper, rows = map(copy.part, range(3))
+    return Placed(rows, _tiles(copy), hyper.view(dtype), signals)
+
+
+_PLACED = {np.float32: partial(_placed, torch.float32), np.float64: partial(_placed, torch.float64)}
+"""By the type of hyper rows: :func:`_placed`."""
+
+
+def _tiles(copy: DeviceTable) -> Any:
+    return copy.tile_words.view(torch.int32)
+
+
+def _upload(table: Table, header: Sequence[Array], stream: int, replayed: bool = False) -> DeviceTable:
+    """A header, the rows and the tile map where a kernel can read them."""
     if INTERPRETED.value or not torch.cuda.is_current_stream_capturing():
         copy = DeviceTable.of(table, header, stream, _to_device, _overwrite)
         if replayed and not INTERPRETED.value and _Spare.of(table, header) is None:
@@ -181,8 +196,7 @@ def _upload(table: Table, header: Sequence[Array], stream: int, replayed: bool =
         del table.kept[_Spare]
         table.kept.setdefault("captured", []).append(spare)
         copy = spare.capture(table, header)
-    *parts, rows = map(copy.part, range(len(header) + 1))
-    return parts, rows, copy.tile_words.view(torch.int32)
+    return copy
 
 
 class _Spare:
@@ -227,7 +241,7 @@ def _to_device(array: np.ndarray[Any, Any]) -> Any:
 def _overwrite(buffer: Any, array: np.ndarray[Any, Any]) -> None:
     # PyTorch keeps pinned memory until copies from it are done, so the array may change at once, and no one waits.
     source = torch.from_numpy(array)
-    buffer[: len(array)].copy_(source if INTERPRETED.value else source.pin_memory(), non_blocking=True)
+    buffer.copy_(source if INTERPRETED.value else source.pin_memory(), non_blocking=True)
 
 
 # Pointers come from integers, so alignment must be said where the pointer is used: hints on a callee's arguments
@@ -269,20 +283,22 @@ def step_kernel(
         loss_scale = signal(signals, LOSS_SCALE, tl.float32, 1.0).to(COMPUTE)
         tile = tl.program_id(0)
         row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
+        # Here, so that it is on its way beside the row's other words, and not after them.
+        fast_numel = tl.load(row + _FAST_NUMEL)
         start = (tile - tl.load(row + _FIRST_TILE)) * TILE
         start = tl.multiple_of(start, TILE)
         fields: tl.constexpr = _PROLOGUE_FIELDS + FIELDS + _EPILOGUE_FIELDS
         scalars = hyper + tl.load(row + _HYPER_ROW) * fields
-        grad_scale = div_rn(tl.load(scalars) * clip_factor, loss_scale)
+        grad_scale = tl.load(scalars) * clip_factor
         # fmt: off
-        if start + TILE <= tl.load(row + _FAST_NUMEL):
-            update(row, start, None, scalars, grad_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE, COPY,
-                   ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED)
+        if start + TILE <= fast_numel:
+            update(row, start, None, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE,
+                   COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED)
         else:
             end = min(tl.load(row + _NUMEL), start + TILE)
             for at in range(start, end, TAIL):
-                update(row, at, end - at, scalars, grad_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE, COPY,
-                       ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TAIL, 1)
+                update(row, at, end - at, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C,
+                       AVERAGE, COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TAIL, 1)
         # fmt: on
     if ZERO_GRADS:  # noqa: SIM102 (it decides at compile time)
         if found_inf != 0:
@@ -307,6 +323,7 @@ def update(
     size,
     scalars,
     grad_scale,
+    loss_scale,
     PROLOGUE: tl.constexpr,
     RULE: tl.constexpr,
     EPILOGUE: tl.constexpr,
@@ -344,6 +361,8 @@ def update(
         c_at = slot(row, 4, C, start, ALIGNED) + lane
         c = widen(tl.load(c_at, mask=mask), COMPUTE)
 
+    # Not before the loads, which a division would keep waiting.
+    grad_scale = div_rn(grad_scale, loss_scale)
     # Before the prologue: after it, some variants would spill.
     hyper = scalar_tuple(scalars + _PROLOGUE_FIELDS, FIELDS)
     p, g = PROLOGUE(p, g, (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1))

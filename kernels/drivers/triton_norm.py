@@ -15,12 +15,16 @@ import triton.language as tl
 
 from gpuopt.kernels import gradnorm
 from gpuopt.kernels.drivers.device_table import Placed
-from gpuopt.kernels.drivers.triton import ALIGNED, DEVICE, TAIL, jit, slot, widen
+from gpuopt.kernels.drivers.triton import ALIGNED, DEVICE, jit, slot, widen
+from gpuopt.kernels.drivers.triton_launch import Launcher
 from gpuopt.kernels.table import FAST_NUMEL, FIRST_TILE, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 PROGRAMS = 4096
 """Most programs, each of which leaves one sum: enough to fill any GPU twice."""
+
+TAIL = tl.constexpr(256)
+"""Elements that a program takes at a time where it needs a mask: more would spill on some GPUs."""
 
 LANES = 1024
 """Sums that the last program adds at a time."""
@@ -41,15 +45,7 @@ def sum_squares(table: Table, placed: Placed) -> Any:
     programs = triton.cdiv(table.tiles, each) if each else 0
     sums = torch.empty(programs, dtype=torch.float64, device=DEVICE)
     if programs:
-        square_kernel[(programs,)](
-            placed.rows,
-            placed.tile_tensor,
-            sums,
-            table.tiles,
-            each,
-            **constants(table.variant, table.tile),
-            **OPTIONS,
-        )
+        launcher(table.variant, table.tile)(programs, placed.rows, placed.tile_tensor, sums, table.tiles, each)
     return sums
 
 
@@ -63,7 +59,19 @@ def clip(sums: Any, max_norm: Any, loss_scale: Any, wide: Any, narrow: Any) -> N
         wide: float64 (2,), written: the norm, and the factor that clips it.
         narrow: float32 (2,), written: the same.
     """
-    clip_kernel[(1,)](sums, sums.numel(), max_norm, loss_scale, wide, narrow, **CLIP_CONSTANTS, **OPTIONS)
+    clip_launcher()(1, sums, sums.numel(), max_norm, loss_scale, wide, narrow)
+
+
+@cache
+def launcher(variant: Variant, tile: int) -> Launcher:
+    """Launches :func:`square_kernel` for one variant."""
+    return Launcher(square_kernel, constants(variant, tile), OPTIONS)
+
+
+@cache
+def clip_launcher() -> Launcher:
+    """Launches :func:`clip_kernel`."""
+    return Launcher(clip_kernel, CLIP_CONSTANTS, OPTIONS)
 
 
 @cache

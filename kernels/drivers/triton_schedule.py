@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+import numpy as np
 import triton
 import triton.language as tl
 
 from gpuopt.kernels import prologue
 from gpuopt.kernels.drivers.device_table import Placed
 from gpuopt.kernels.drivers.triton import FOUND_INF, jit, signal
+from gpuopt.kernels.drivers.triton_launch import Launcher
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
 from gpuopt.kernels.table import Table
@@ -28,9 +30,16 @@ def advance(table: Table, placed: Placed) -> None:
     tensors = len(table.rows)
     if not tensors:
         return
-    advance_kernel[(triton.cdiv(tensors, LANES),)](
-        *placed.schedule, placed.signals, placed.hyper, tensors, **constants(table.variant.rule), **OPTIONS
+    programs = triton.cdiv(tensors, LANES)
+    launcher(table.variant.rule, table.variant.compute)(
+        programs, *placed.schedule, placed.signals, placed.hyper, tensors
     )
+
+
+@cache
+def launcher(rule: Rule, compute: np.dtype[Any]) -> Launcher:
+    """Launches :func:`advance_kernel` for one rule and hyper rows of one dtype."""
+    return Launcher(advance_kernel, constants(rule), OPTIONS)
 
 
 @cache

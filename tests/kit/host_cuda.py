@@ -83,7 +83,7 @@ def step_source(variant: Variant, tile: int) -> str:
 extern "C" void table_form(ptrdiff_t size, const long long* rows, const int* tile_tensor, const {compute}* hyper,
 const long long* signals) {{
 for (ptrdiff_t i = 0; i < size; ++i) {{
-{cuda_source.table_body(variant, tile, cuda_source.elements_per_thread(variant))}
+{cuda_source.table_body(variant, tile)}
 }}
 }}
 extern "C" void array_form(ptrdiff_t size, const {compute}* hyper, {arrays}) {{

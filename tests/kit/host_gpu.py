@@ -24,7 +24,6 @@ from triton.runtime.driver import DriverConfig
 
 from gpuopt.bench.code.ahead import CUPY_THREADS
 from gpuopt.bench.gpu.host_part import ON_THE_HOST
-from gpuopt.bench.sweeps.triton_kernel import alternative_kernel
 from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import numpy as numpy_driver
 from gpuopt.kernels.drivers import triton as driver
@@ -62,12 +61,11 @@ class Rights(NamedTuple):
 
 KERNELS: dict[Any, Rights] = {
     driver.step_kernel: Rights((), lambda reach: [*reach.tensors, *reach.signals]),
-    alternative_kernel: Rights((), lambda reach: [*reach.tensors, *reach.signals]),
     triton_norm.square_kernel: Rights(("sums",), lambda reach: reach.gradients),
     triton_norm.clip_kernel: Rights(("wide", "narrow"), lambda reach: []),
     triton_schedule.advance_kernel: Rights(("hyper",), lambda reach: [*reach.schedule, *reach.signals]),
 }
-"""The kernels of the Triton driver and of the sweeps."""
+"""The kernels of the Triton driver."""
 
 _PLACE = driver.place
 
@@ -130,9 +128,14 @@ class HostGpu:
         compiled = kernel.run_as_triton_does(*arguments, grid=grid, warmup=True, **options)
         if only_compiled:
             return compiled
+        self.run(kernel, compiled, arguments, grid)
+        return Again(self, kernel, compiled, {**options, **dict(zip(kernel.arg_names, arguments, strict=False))})
+
+    def run(self, kernel: Any, compiled: Any, arguments: tuple[Any, ...], grid: tuple[int, ...]) -> None:
+        """Runs what was compiled."""
         if not self.runs:
             self.launches.append(Launched(compiled, ptx.Memory([])))
-            return compiled
+            return
         program = ptx.Program.of(self.edit(compiled.asm["ptx"]))
         given = dict(zip(kernel.arg_names, arguments, strict=False))
         buffers = [
@@ -152,7 +155,36 @@ class HostGpu:
             for value, size in zip(values, program.parameters.values(), strict=True)
         ]
         ptx.launch(program, memory, grid[0], packed, shared=compiled.metadata.shared)
-        return compiled
+
+
+class Again:
+    """What Triton returns of a launch, which may be launched again, with compile-time arguments in their places."""
+
+    def __init__(self, gpu: HostGpu, kernel: Any, compiled: Any, given: dict[str, Any]) -> None:
+        self._gpu, self._kernel, self._compiled, self._given = gpu, kernel, compiled, given
+
+    def __getitem__(self, grid: tuple[int, int, int]) -> Callable[..., None]:
+        def launch(*arguments: Any) -> None:
+            assert len(grid) == 3
+            values = dict(zip(self._kernel.arg_names, arguments, strict=True))
+            runtime = [param.name for param in self._kernel.params if not param.is_constexpr]
+            for name, value in values.items():
+                if name in runtime:
+                    assert _type_of(value) == _type_of(self._given[name]), name
+                else:
+                    assert value == self._given[name], name
+            self._gpu.run(self._kernel, self._compiled, tuple(values[name] for name in runtime), grid)
+
+        return launch
+
+
+def _type_of(value: Any) -> Any:
+    """What a compilation depends on of an argument that it is not specialised on."""
+    return value.dtype if isinstance(value, torch.Tensor) else type(value)
+
+
+LAUNCHERS = (driver.launcher, triton_norm.launcher, triton_norm.clip_launcher, triton_schedule.launcher)
+"""Which keep what was compiled."""
 
 
 @contextmanager
@@ -182,9 +214,13 @@ def host_gpu(arch: str = "sm_90", runs: bool = True) -> Iterator[HostGpu]:
         ]
     for each in patches:
         each.start()
+    for launcher in LAUNCHERS:
+        launcher.cache_clear()
     try:
         yield gpu
     finally:
+        for launcher in LAUNCHERS:
+            launcher.cache_clear()
         for each in reversed(patches):
             each.stop()
 
@@ -236,8 +272,8 @@ def host_cupy(arch: str = "sm_90") -> Iterator[list[ptx.Memory]]:
 
         return begin
 
-    def walks(variant: Variant, tile: int, elements: int | None = None) -> Any:
-        return launches("table", nvrtc.table(variant, arch, tile, elements).ptx)
+    def walks(variant: Variant, tile: int) -> Any:
+        return launches("table", nvrtc.table(variant, arch, tile).ptx)
 
     def launches(form: str, code: str) -> Any:
         def launch(*arguments: Any, size: int | None = None, block_size: int = CUPY_THREADS) -> None:

@@ -23,9 +23,9 @@ from gpuopt.kernels.variant import Variant
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "nvrtc"
 
 
-def table(variant: Variant, arch: str, tile: int = driver.TILE, elements: int | None = None) -> Compiled:
-    """The kernel that walks a table, by the driver's own tile and with as many elements a thread if not told."""
-    return _compiled(table_kernel(variant, tile, elements), variant, arch)
+def table(variant: Variant, arch: str, tile: int = driver.TILE) -> Compiled:
+    """The kernel that walks a table, by the driver's own tile if not told."""
+    return _compiled(table_kernel(variant, tile), variant, arch)
 
 
 def array(variant: Variant, arch: str) -> Compiled:
