@@ -170,9 +170,11 @@ def child_in(log: Path) -> int:
     return int(next(line for line in log.read_text().splitlines() if line.isdigit()))
 
 
-@pytest.mark.parametrize(("wait", "code"), [(PATIENT, 5), (STUBBORN, -signal.SIGKILL)], ids=["patient", "stubborn"])
-def test_a_stage_that_overruns_is_ended_with_all_that_it_has_started(wait, code, tmp_path, monkeypatch):
-    monkeypatch.setattr(round_, "GRACE", 2.0)
+@pytest.mark.parametrize(
+    ("wait", "grace", "code"), [(PATIENT, 15.0, 5), (STUBBORN, 2.0, -signal.SIGKILL)], ids=["patient", "stubborn"]
+)
+def test_a_stage_that_overruns_is_ended_with_all_that_it_has_started(wait, grace, code, tmp_path, monkeypatch):
+    monkeypatch.setattr(round_, "GRACE", grace)
     begun = time.perf_counter()
     chosen = [python("hangs", HANGS.format(wait=wait), limit=1.0), python("next", "print('next')")]
     assert round_.run(chosen, tmp_path) == round_.FAILED
