@@ -1,7 +1,8 @@
-"""``python -m gpuopt.bench.readme RESULTS TRAINING README``: puts what the JSONs say between the README's comments.
+"""``python -m gpuopt.bench.readme RESULTS TRAINING GPU README``: puts what JSONs say between the README's comments.
 
-RESULTS is the ``bench.json`` of a full run, TRAINING the ``train.json`` of ``gpuopt bench train``. The report of both
-is written beside RESULTS, with ``.html`` for ``.json``.
+RESULTS is the ``bench.json`` of a full run on a CPU, TRAINING the ``train.json`` of ``gpuopt bench train``, GPU the
+``bench.json`` of a run on a GPU. Reports are written beside RESULTS, of the first two, and beside GPU, with ``.html`` for
+``.json``.
 
 What is between ``<!-- NAME -->`` and ``<!-- end -->``, for a name of :func:`blocks`, is made here and not by hand.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuopt.bench.goals import doubt, seen
+from gpuopt.bench.gpu.summary import OURS, THEIRS, times_as_fast
 from gpuopt.bench.html import render
 
 TABLES: dict[str, dict[str, str]] = {
@@ -48,6 +50,19 @@ TABLES: dict[str, dict[str, str]] = {
 }
 """Keys of workloads, and the heads of their columns, of each table of step times."""
 
+GPU_ROWS = {
+    "adam/llama-3.2-1b/fp32": "Adam, Llama 3.2 1B",
+    "rmsprop/llama-3.2-1b/fp32": "RMSprop, the same",
+    "sgd/llama-3.2-1b/fp32": "SGD with momentum, the same",
+    "adagrad/llama-3.2-1b/fp32": "Adagrad, the same",
+    "adam/llama-3.2-1b/bf16": "Adam, all bfloat16, the same",
+    "adam/llama-3.2-1b/fp32/misaligned-grads": "Adam, gradients aligned to 4 bytes, the same",
+    "adamw/gpt2-124m/fp32/clip-ema": "unscale, clip, AdamW, average; GPT-2 124M",
+    "adam/10000x1000/fp32": "Adam, 10,000 tensors of 1,000",
+    "adam/300x64/fp32": "Adam, 300 tensors of 64",
+}
+"""Keys of workloads, and the heads of their rows, of the table of a GPU."""
+
 MARKS = {"wrong": "wrong", "broken": "broken", "skipped": "none"}
 
 
@@ -55,13 +70,13 @@ MEMORY = "adam/200x100000/fp32"
 """Key of the workload whose memory and first step are shown."""
 
 
-def renewed(readme: str, results: Mapping[str, Any], training: Mapping[str, Any]) -> str:
-    """A README with what ``results`` and ``training``, which ``bench/SCHEMA.md`` describes, say.
+def renewed(readme: str, results: Mapping[str, Any], training: Mapping[str, Any], gpu: Mapping[str, Any]) -> str:
+    """A README with what the runs, which ``bench/SCHEMA.md`` describes, say.
 
     Raises:
-        ValueError: It has no place for a block, or ``results`` lack a workload.
+        ValueError: It has no place for a block, or a run lacks a workload.
     """
-    for name, block in blocks(results, training).items():
+    for name, block in blocks(results, training, gpu).items():
         begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, *rest = readme.split(begin)
         if len(rest) != 1 or end not in rest[0]:
@@ -70,8 +85,8 @@ def renewed(readme: str, results: Mapping[str, Any], training: Mapping[str, Any]
     return readme
 
 
-def blocks(results: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str, str]:
-    """In Markdown: the machine, the tables of step times, the goals, memory and first steps, and the trainings."""
+def blocks(results: Mapping[str, Any], training: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, str]:
+    """In Markdown: the machines, the tables of step times, the goals, memory and first steps, and the trainings."""
     tables = {name: step_times(results, columns) for name, columns in TABLES.items()}
     return {
         "machine": machine(results),
@@ -79,6 +94,8 @@ def blocks(results: Mapping[str, Any], training: Mapping[str, Any]) -> dict[str,
         "goals": goals(results),
         "memory": memory(results),
         "training": trainings(training),
+        "gpu machine": gpu_machine(gpu),
+        "gpu": gpu_table(gpu),
     }
 
 
@@ -90,6 +107,42 @@ def machine(results: Mapping[str, Any]) -> str:
         f"{head['cpu']}, {head['cores']} cores, {head['date'][:10]}; {versions}; a copy, read and written, "
         f"at {copy:.1f} GB/s, without what the CPU reads because it is about to be overwritten."
     )
+
+
+def gpu_machine(results: Mapping[str, Any]) -> str:
+    """One line: which GPU the run was on, when, and how fast a copy was."""
+    head, copy = results["machine"], results["copy"]["cuda"]["gb_per_s"]
+    versions = ", ".join(f"{name} {head['versions'][name]}" for name in ("torch", "triton", "cupy"))
+    gpu = head["gpus"][0]
+    return (
+        f"{gpu['name']}, driver {gpu['driver']}, CUDA {gpu['cuda']}, {head['cpu']}, {head['date'][:10]}; {versions}; a "
+        f"copy, read and written, at {copy:,.0f} GB/s, {copy / gpu['datasheet_gb_per_s']:.0%} of the data sheet's."
+    )
+
+
+def gpu_table(results: Mapping[str, Any]) -> str:
+    """A row per workload: shares of the copy's rate, the time and how many times as fast it is, launches, the host."""
+    lines = []
+    for key, workload in _workloads(results, GPU_ROWS).items():
+        rows = {row["contender"]: row for row in workload["rows"]}
+        ours = rows["gpuopt triton"]
+        shares = [f"{rows[name]['copy_share']:.0%}" for name in OURS]
+        ratios = [times_as_fast(ours, rows[name]) if rows[name]["step"] else "none" for name in THEIRS]
+        calls = [
+            f"{rows[name]['call']['median'] * 1e6:,.0f}" if rows[name]["call"] else "none"
+            for name in (OURS[0], *THEIRS)
+        ]
+        cells = [
+            GPU_ROWS[key],
+            *shares,
+            f"{ours['device']['median'] * 1e3:.3g}",
+            *ratios,
+            str(ours["launches"]),
+            *calls,
+        ]
+        lines.append(cells)
+    head = ["", "triton, of a copy", "cupy, of a copy", "triton, ms", *(f"x {name}" for name in THEIRS), "launches"]
+    return _table([*head, "host, us: triton", *THEIRS], lines)
 
 
 def step_times(results: Mapping[str, Any], columns: Mapping[str, str]) -> str:
@@ -154,7 +207,7 @@ def _workloads(results: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str,
     missing = [key for key in keys if key not in found]
     if missing:
         raise ValueError(f"results must have the workloads {', '.join(keys)}, but have no {', '.join(missing)}")
-    return found
+    return {key: found[key] for key in keys}
 
 
 def _cell(row: Mapping[str, Any]) -> str:
@@ -167,11 +220,12 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Renews the README in place, and the report."""
-    path, training_path, readme = map(Path, arguments)
-    results, training = (json.loads(each.read_text()) for each in (path, training_path))
-    readme.write_text(renewed(readme.read_text(), results, training))
-    path.with_suffix(".html").write_text(render(results, training), encoding="utf-8")
+    """Renews the README in place, and the reports."""
+    *paths, readme = map(Path, arguments)
+    results, training, gpu = (json.loads(each.read_text()) for each in paths)
+    readme.write_text(renewed(readme.read_text(), results, training, gpu))
+    paths[0].with_suffix(".html").write_text(render(results, training), encoding="utf-8")
+    paths[2].with_suffix(".html").write_text(render(gpu), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@
 4. A first step that is skipped is not the first: the next has no dampening.
 5. ``gpuopt.GradScaler`` comes to the same without torch's pass over the gradients, for gpuopt's optimizers; float64
    whose squares overflow do not count as infinite. Others, and what ``unscale_`` has seen, it leaves to torch.
+6. It takes four operations to tell an overflow from the sums of squares, each a launch on a GPU, one more where there
+   are several sets of formats.
 
 ``tests/interpreted/test_optim_overflow.py`` demands the same where only the device knows of the overflow.
 """
@@ -15,13 +17,16 @@
 from __future__ import annotations
 
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 from kit.checkpoints import bits, ways
+from kit.operations import operations
 from kit.overflow import CASES, EXTRAS, MODES, OVERFLOWS, Overflow, assert_as_by_torch, new_scaler
 
 import gpuopt
+from gpuopt.optim.norm import find_inf
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -249,3 +254,14 @@ def test_state_that_was_made_for_a_skipped_step_is_made_anew():
         optimizer.step()
         assert (param in optimizer.state) == (found_inf == 0)
     assert param.tolist() == optimizer.state[param]["ema"].tolist() == [2.0] * 3
+
+
+@pytest.mark.parametrize("last", [1e300, float("inf"), float("nan")])
+@pytest.mark.parametrize("sets", [1, 3])
+def test_operations_to_tell_an_overflow(sets, last):
+    sums = [torch.tensor([0.0, 2.0, last], dtype=torch.float64), torch.tensor([], dtype=torch.float64)]
+    sums += [torch.ones(2, dtype=torch.float64)] * (sets - 1)
+    found_inf, steps = torch.zeros(()), [SimpleNamespace(grads=[torch.ones(1)], found_inf=None)]
+    made = operations(lambda: find_inf(steps, sums, found_inf))
+    assert found_inf.item() == float(last != 1e300)
+    assert made == ["aten::cat"] * (sets > 1) + ["aten::amax", "aten::sub", "aten::ne", "aten::copy_"]

@@ -23,6 +23,7 @@ from gpuopt.kernels.formats import FORMATS
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "bench" / "results" / "amd-epyc-2-cores.json"
 TRAINING = RUN.with_name("amd-epyc-2-cores-train.json")
+GPU = RUN.with_name("nvidia-h100-80gb-hbm3.json")
 
 Run = dict[str, Any]
 
@@ -39,14 +40,21 @@ def training() -> Run:
     return found
 
 
-def test_the_readme_says_what_the_committed_runs_say(results: Run, training: Run) -> None:
+@pytest.fixture
+def gpu() -> Run:
+    found: Run = json.loads(GPU.read_text())
+    return found
+
+
+def test_the_readme_says_what_the_committed_runs_say(results: Run, training: Run, gpu: Run) -> None:
     readme = (ROOT / "README.md").read_text()
-    assert (results["schema"], training["schema"]) == (SCHEMA, TRAINING_SCHEMA)
+    assert (results["schema"], training["schema"], gpu["schema"]) == (SCHEMA, TRAINING_SCHEMA, SCHEMA)
+    assert not gpu["faults"]
     for run in (results, training):
         assert run["complete"]
         assert not run["faults"]
         assert run["scale"] == "full"
-    assert renewed(readme, results, training) == readme
+    assert renewed(readme, results, training, gpu) == readme
 
 
 def test_both_runs_are_of_one_machine(results: Run, training: Run) -> None:
@@ -54,32 +62,35 @@ def test_both_runs_are_of_one_machine(results: Run, training: Run) -> None:
         assert results["machine"][what] == training["machine"][what]
 
 
-def test_a_number_that_was_changed_by_hand_is_renewed_and_the_report_is_made(
-    results: Run, training: Run, tmp_path: Path
+@pytest.mark.parametrize(("name", "of"), [("PyTorch", "| 1"), ("gpu", "%")])
+def test_a_number_that_was_changed_by_hand_is_renewed_and_reports_are_made(
+    name: str, of: str, results: Run, training: Run, gpu: Run, tmp_path: Path
 ) -> None:
     readme = (ROOT / "README.md").read_text()
-    block = blocks(results, training)["PyTorch"]
-    changed = readme.replace(block, block.replace("| 1", "| 2"))
+    block = blocks(results, training, gpu)[name]
+    changed = readme.replace(block, block.replace(of, f"2{of}"))
     assert changed != readme
     (tmp_path / "README.md").write_text(changed)
-    run = tmp_path / "run.json"
+    run, gpu_run = tmp_path / "run.json", tmp_path / "gpu.json"
     run.write_text(json.dumps(results))
-    main([str(run), str(TRAINING), str(tmp_path / "README.md")])
+    gpu_run.write_text(json.dumps(gpu))
+    main([str(run), str(TRAINING), str(gpu_run), str(tmp_path / "README.md")])
     assert (tmp_path / "README.md").read_text() == readme
-    assert (tmp_path / "run.html").read_text() == RUN.with_suffix(".html").read_text()
+    for made, committed in ((run, RUN), (gpu_run, GPU)):
+        assert made.with_suffix(".html").read_text() == committed.with_suffix(".html").read_text()
 
 
-@pytest.mark.parametrize("name", ["machine", *TABLES, "goals", "memory", "training"])
-def test_every_block_has_one_place(name: str, results: Run, training: Run) -> None:
+@pytest.mark.parametrize("name", ["machine", *TABLES, "goals", "memory", "training", "gpu machine", "gpu"])
+def test_every_block_has_one_place(name: str, results: Run, training: Run, gpu: Run) -> None:
     readme = (ROOT / "README.md").read_text()
     with pytest.raises(ValueError, match=f"must have one place for {name}, between comments, but has 0"):
-        renewed(readme.replace(f"<!-- {name} -->", ""), results, training)
+        renewed(readme.replace(f"<!-- {name} -->", ""), results, training, gpu)
 
 
-def test_a_workload_that_is_missing(results: Run, training: Run) -> None:
+def test_a_workload_that_is_missing(results: Run, training: Run, gpu: Run) -> None:
     results["workloads"] = []
     with pytest.raises(ValueError, match=r"results must have the workloads adam/200x100000/fp32, .* but have no adam"):
-        blocks(results, training)
+        blocks(results, training, gpu)
 
 
 def test_contenders_take_no_more_memory_than_they_are_said_to(results: Run) -> None:

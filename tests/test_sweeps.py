@@ -2,7 +2,7 @@
 
 1. Every way to cut a step by Triton compiles without spills, moves full tiles in 16-byte accesses, and gives the
    oracle's bits, run on the host.
-2. Both forms of CuPy's are right for what they are checked on.
+2. So do every tile of CuPy's kernel, from NVRTC's PTX, and both of its forms.
 3. Alternatives step the same tensors, in turns, with another hyper row each time. One that is wrong or fails says so
    and costs the others nothing.
 4. The JSON is whole after each group. What the budget or Ctrl-C left out is named; a fault makes the exit code.
@@ -196,16 +196,18 @@ def test_everything_is_tried_on_what_decides_first() -> None:
         assert made[0].name == PRODUCT
         assert all(each.tensors is None or len(group.subject.numels) <= each.tensors for each in made)
     tried = {each.name for group in groups for each in group.alternatives()}
-    assert tried == {PRODUCT, by_cupy.PLAIN, *by_triton.SETTINGS}
+    assert tried == {PRODUCT, by_cupy.PLAIN, *by_cupy.TILES, *by_triton.SETTINGS}
 
 
-def test_the_products_forms_are_right_for_what_they_are_checked_on() -> None:
+@pytest.mark.parametrize("made", [by_cupy.forms, by_cupy.tiles], ids=["forms", "tiles"])
+@pytest.mark.parametrize("variant", [ADAM, ADAM_BF16], ids=["adam", "adam bf16"])
+def test_what_cupys_driver_can_do_is_right(made: Any, variant: Variant) -> None:
     with host_cupy():
-        for form in by_cupy.forms(ADAM, "sm_90"):
-            assert wrong(form, ADAM, "cpu") is None
+        for alternative in made(variant, "sm_90"):
+            assert wrong(alternative, variant, "cpu") is None
 
 
 def test_notes_say_what_each_is_expected_to_do() -> None:
     notes = (Path(__file__).parents[1] / "bench" / "NOTES.md").read_text()
-    missing = [name for name in (*by_triton.SETTINGS, by_cupy.PLAIN) if f"`{name}`" not in notes]
+    missing = [name for name in (*by_triton.SETTINGS, *by_cupy.TILES, by_cupy.PLAIN) if f"`{name}`" not in notes]
     assert missing == []

@@ -36,7 +36,7 @@ def stages(folder: Path) -> dict[str, Stage]:
         folder: Where each leaves its files.
     """
     out, workers = str(folder), str(min(MOST_WORKERS, cores()))
-    bench = ["bench", "--device", "cuda", "--quick", "--only", "*", "--budget", "140", "--out", out]
+    bench = ["bench", "--device", "cuda", "--quick", "--only", "*", "--budget", "120", "--out", out]
     verify = ["verify", "--quick", "--device", "cuda", "--json", f"{out}/verify.json"]
     on_all_cores = ["-p", "xdist", "-n", workers] if find_spec("xdist") is not None else []
     tests = [*on_all_cores, "-q", "-m", "gpu", f"--junitxml={out}/tests.xml", "tests/gpu"]

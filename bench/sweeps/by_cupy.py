@@ -1,4 +1,4 @@
-"""The two forms of the CuPy driver, one beside the other."""
+"""The alternatives to how the CuPy driver cuts a step, and its two forms one beside the other."""
 
 from __future__ import annotations
 
@@ -13,17 +13,30 @@ from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.drawing import Array
 
+TILES = {"tile 1024": 1024, "tile 2048": 2048}
+"""Elements of a tile, by their name in ``bench/NOTES.md``."""
+
 PLAIN = "one element a thread"
 """The kernel that the driver takes for a single array of few elements, by its name in ``bench/NOTES.md``."""
 
 
+def tiles(variant: Variant, arch: str) -> list[Alternative]:
+    """The product's tile, and others."""
+    return [_of_tables(name, tile, variant, arch) for name, tile in {PRODUCT: driver.TILE, **TILES}.items()]
+
+
 def forms(variant: Variant, arch: str) -> list[Alternative]:
     """The kernel that walks a table, and the one for single arrays."""
-    table, plain = driver.table_kernel(variant, driver.TILE), driver.array_kernel(variant)
+    plain = partial(_resources, driver.array_kernel(variant), variant, arch)
     return [
-        Alternative(PRODUCT, driver.TILE, _run_table, partial(_resources, table, variant, arch)),
-        Alternative(PLAIN, driver.TILE, driver.run_plain, partial(_resources, plain, variant, arch), tensors=1),
+        _of_tables(PRODUCT, driver.TILE, variant, arch),
+        Alternative(PLAIN, driver.TILE, driver.run_plain, plain, tensors=1),
     ]
+
+
+def _of_tables(name: str, tile: int, variant: Variant, arch: str) -> Alternative:
+    kernel = driver.table_kernel(variant, tile)
+    return Alternative(name, tile, _run_table, partial(_resources, kernel, variant, arch))
 
 
 def _run_table(table: Table, hyper: Array) -> None:

@@ -54,11 +54,13 @@ def groups(arch: str) -> list[Group]:
     def cupy(subject: Subject) -> Group:
         return Group("cupy", subject, partial(by_cupy.forms, subject.variant, arch))
 
+    many = Subject("Adam fp32, 10,000 x 1,000", ADAM, MANY)
     kinds = {"Adam fp32": ADAM, "Adam all bf16": ADAM_BF16}
     return [
         triton(Subject("Adam fp32, 2^27", ADAM, LARGE)),
         triton(Subject("Adam fp32, 2^27, misaligned gradients", ADAM, LARGE, misaligned=True)),
-        triton(Subject("Adam fp32, 10,000 x 1,000", ADAM, MANY)),
+        triton(many),
+        Group("cupy", many, partial(by_cupy.tiles, many.variant, arch)),
         triton(Subject("Adam all bf16, 2^27", ADAM_BF16, LARGE)),
         triton(Subject("Adam all bf16, 2^27, misaligned gradients", ADAM_BF16, LARGE, misaligned=True)),
         *(cupy(Subject(f"{name}, {numel:,}", kind, (numel,))) for name, kind in kinds.items() for numel in FORM_SIZES),

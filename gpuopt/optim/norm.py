@@ -27,17 +27,18 @@ def sum_squares(steps: Sequence[Selection]) -> Sums:
 def find_inf(steps: Sequence[Selection], sums: Sums, found_inf: torch.Tensor) -> None:
     """Sets ``found_inf`` to 1 if a gradient is not finite, also where steps have a copy of it; else leaves it 0.
 
-    Squares of float64 can overflow where a gradient does not, so of these the largest tells.
+    Squares of float64 can overflow where a gradient does not, so of these the largest elements tell.
     """
     grads = [grad for step in steps for grad in step.grads]
     if any(grad.dtype is torch.float64 for grad in grads):
         filled = [grad for grad in grads if grad.numel()]
-        numbers = list(torch._foreach_norm(filled, float("inf"))) if filled else []
+        numbers = [norm.reshape(1) for norm in torch._foreach_norm(filled, float("inf"))] if filled else []
     else:
-        numbers = [part.sum() for part in sums]
-    for number in numbers:
-        found_inf += (~torch.isfinite(number)).to(found_inf)
-    found_inf.clamp_(max=1)
+        numbers = [part for part in sums if part.numel()]
+    if numbers:
+        there = [number.to(found_inf.device, non_blocking=found_inf.is_cuda) for number in numbers]
+        largest = (there[0] if len(there) == 1 else torch.cat(there)).amax()  # NaN if one of them is
+        found_inf.copy_(largest - largest != 0)
     for step in steps:
         if step.found_inf is not None and step.found_inf.device != found_inf.device:
             step.found_inf.copy_(found_inf, non_blocking=True)
