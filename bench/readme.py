@@ -1,8 +1,8 @@
 """``python -m gpuopt.bench.readme RESULTS TRAINING GPU README``: puts what JSONs say between the README's comments.
 
 RESULTS is the ``bench.json`` of a full run on a CPU, TRAINING the ``train.json`` of ``gpuopt bench train``, GPU the
-``bench.json`` of a run on a GPU. Reports are written beside RESULTS, of the first two, and beside GPU, with ``.html`` for
-``.json``.
+``bench.json`` of a run on a GPU. Reports are written beside RESULTS, of the first two, and beside GPU, with ``.html``
+for ``.json``.
 
 What is between ``<!-- NAME -->`` and ``<!-- end -->``, for a name of :func:`blocks`, is made here and not by hand.
 """

@@ -137,6 +137,7 @@ class FakeCuda:
         self.fake = fake
         self.slept = []
         self.behind = False
+        self.late = 0.0
 
     def Event(self, enable_timing):  # noqa: N802 (torch's name)
         assert enable_timing
@@ -149,6 +150,7 @@ class FakeCuda:
 
     def synchronize(self):
         self.fake.log.append("wait")
+        self.fake.now += self.late
 
     def _sleep(self, cycles):
         self.fake.log.append("head start")
@@ -170,6 +172,14 @@ def test_flush_and_head_start_are_outside_both_times():
     assert sample.conditions == (Condition(False, 1980.0),) * 2
     cold = ["prepare a", "flush"]
     assert fake.log == [*cold, "wait", "a", "wait", *cold, "head start", "a", "query", "wait"]
+
+
+def test_the_hosts_part_does_not_wait_for_the_step():
+    fake = FakeTime()
+    cuda, meter = cuda_meter(fake)
+    cuda.late = 4.0
+    sample = meter.sample(fake.entrant("a", 3.0))
+    assert (sample.step, sample.call) == (pytest.approx(7.0), pytest.approx(3.0))
 
 
 def test_ratios_on_the_gpu_are_those_of_the_costs():

@@ -369,6 +369,7 @@ def test_what_torch_has_not_is_said(few):
     assert torch_contenders._refuses({"foreach": False}, "cuda", many) == (
         "it takes 1,000 tensors at most here, but there are 10,000"
     )
+    assert torch_contenders._refuses({"foreach": True}, "cuda", many) is None
 
 
 def test_absent_torch_is_named_with_the_way_to_get_it(monkeypatch):
