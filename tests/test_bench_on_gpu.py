@@ -75,11 +75,31 @@ def invoke(*words: str):
 
     app = typer.Typer()
     app.command()(round_.on_gpu)
-    before = signal.getsignal(signal.SIGTERM)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
     try:
         return CliRunner().invoke(app, list(words))
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@pytest.fixture
+def interruptible():
+    """As the round makes itself, also where tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_round_in_the_background_can_interrupt_its_stages(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(round_, "run", lambda chosen, folder: seen.append(signal.getsignal(signal.SIGINT)) or 0)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert invoke(str(tmp_path), "smoke").exit_code == 0
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.default_int_handler]
 
 
 def test_a_stage_that_does_not_exist_is_refused_before_any_is_run(tmp_path):
@@ -173,6 +193,7 @@ def child_in(log: Path) -> int:
 @pytest.mark.parametrize(
     ("wait", "grace", "code"), [(PATIENT, 15.0, 5), (STUBBORN, 2.0, -signal.SIGKILL)], ids=["patient", "stubborn"]
 )
+@pytest.mark.usefixtures("interruptible")
 def test_a_stage_that_overruns_is_ended_with_all_that_it_has_started(wait, grace, code, tmp_path, monkeypatch):
     monkeypatch.setattr(round_, "GRACE", grace)
     begun = time.perf_counter()

@@ -49,6 +49,7 @@ def on_gpu(
         refuse(f"A stage must be one of {', '.join(known)}, but is {', '.join(unknown)}.")
     chosen = [stage for name, stage in known.items() if not names or name in names]
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends this ends the stage too
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it, and so would stages
     raise typer.Exit(run(chosen, folder))
 
 
