@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuopt.bench.goals import doubt, seen
-from gpuopt.bench.gpu.summary import OURS, THEIRS, times_as_fast
+from gpuopt.bench.gpu.summary import OURS, THEIRS, said_of
 from gpuopt.bench.html import render
 
 TABLES: dict[str, dict[str, str]] = {
@@ -127,11 +127,8 @@ def gpu_table(results: Mapping[str, Any]) -> str:
         rows = {row["contender"]: row for row in workload["rows"]}
         ours = rows["gpuopt triton"]
         shares = [f"{rows[name]['copy_share']:.0%}" for name in OURS]
-        ratios = [times_as_fast(ours, rows[name]) if rows[name]["step"] else "none" for name in THEIRS]
-        calls = [
-            f"{rows[name]['call']['median'] * 1e6:,.0f}" if rows[name]["call"] else "none"
-            for name in (OURS[0], *THEIRS)
-        ]
+        ratios = [said_of(ours, rows[name]) if rows[name]["step"] else "none" for name in THEIRS]
+        calls = [_call(rows[name]) for name in (OURS[0], *THEIRS)]
         cells = [
             GPU_ROWS[key],
             *shares,
@@ -143,6 +140,13 @@ def gpu_table(results: Mapping[str, Any]) -> str:
         lines.append(cells)
     head = ["", "triton, of a copy", "cupy, of a copy", "triton, ms", *(f"x {name}" for name in THEIRS), "launches"]
     return _table([*head, "host, us: triton", *THEIRS], lines)
+
+
+def _call(row: Mapping[str, Any]) -> str:
+    """Microseconds until a call returns; where a step could not be queued whole, it has waited for the GPU in them."""
+    if not row["call"]:
+        return "none"
+    return f"{row['call']['median'] * 1e6:,.0f}" if row["device"] else "waits"
 
 
 def step_times(results: Mapping[str, Any], columns: Mapping[str, str]) -> str:

@@ -63,6 +63,11 @@ class Row:
         return spread(self.timing.device) if self.has_device_times and self.status in TIMED else None
 
     @property
+    def times(self) -> Spread | None:
+        """Those that count: on the GPU where it has them, else as the host sees them."""
+        return self.device or self.step
+
+    @property
     def call(self) -> Spread | None:
         """Of the times until a call returns, on a GPU that is busy; None where there are none."""
         return spread(self.timing.call) if self.timing.call and self.status in TIMED else None
@@ -80,11 +85,6 @@ class Contest:
     workload: Workload
     device: str
     rows: list[Row] = field(default_factory=list)
-
-    def times(self, row: Row) -> Spread | None:
-        """Those of a row that count: on the GPU where all rows have them, else as the host sees them, for all alike."""
-        on_gpu = all(row.has_device_times for row in self.rows if row.timing.step)
-        return row.device if on_gpu else row.step
 
 
 @dataclass
@@ -175,7 +175,7 @@ def _contest(contest: Contest, copy: Copy | None) -> dict[str, Any]:
         "formats": workload.formats._asdict(),
         "tail": list(workload.tail),
         "bytes": workload.bytes,
-        "rows": [_row(row, contest.times(row), workload.bytes, copy) for row in contest.rows],
+        "rows": [_row(row, workload.bytes, copy) for row in contest.rows],
     }
 
 
@@ -190,14 +190,8 @@ def _conditions(timing: Timing) -> dict[str, Spread | None] | None:
     return found
 
 
-def copy_share(row: Row, moved: int, copy: Copy | None) -> float | None:
-    """Share of a copy's rate that moving so many bytes has, on the GPU where the row has times there."""
-    times = row.device or row.step
-    return None if times is None or copy is None else moved / times["median"] / 1e9 / copy["gb_per_s"]
-
-
-def _row(row: Row, times: Spread | None, moved: int, copy: Copy | None) -> dict[str, Any]:
-    rate = None if times is None else moved / times["median"] / 1e9
+def _row(row: Row, moved: int, copy: Copy | None) -> dict[str, Any]:
+    rate = None if row.times is None else moved / row.times["median"] / 1e9
     return {
         "contender": row.contender,
         "status": row.status,
@@ -211,7 +205,7 @@ def _row(row: Row, times: Spread | None, moved: int, copy: Copy | None) -> dict[
         "gpu": _conditions(row.timing),
         "launches": row.launches,
         "gb_per_s": rate,
-        "copy_share": copy_share(row, moved, copy),
+        "copy_share": None if rate is None or copy is None else rate / copy["gb_per_s"],
         "extra_memory": row.extra_memory,
         "compile": row.compile,
     }

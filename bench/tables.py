@@ -15,7 +15,7 @@ from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
 from gpuopt.bench.goals import doubt, seen
 from gpuopt.bench.noise import BUSY
-from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row, copy_share
+from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
 from gpuopt.machine import Copy
 
@@ -84,14 +84,14 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
 
 def cell(row: Row, contest: Contest, copy: Copy | None) -> Text:
     """The median, its verdict, its spread, and its share of the rate of a copy; or what is wrong."""
-    times = contest.times(row)
+    times = row.times
     if times is None:
         return FAULTS.get(row.status, Text("-", style="dim"))
-    text = Text(f"{milliseconds(times['median'])} {MARKS[row.status]}")
+    by_host = "h" if contest.device == "cuda" and row.device is None else ""
+    text = Text(f"{milliseconds(times['median'])}{by_host} {MARKS[row.status]}")
     text.append(f"\n±{(times['p90'] - times['p10']) / 2 / times['median']:.0%}", style="dim")
-    share = copy_share(row, contest.workload.bytes, copy)
-    if share is not None:
-        text.append(f"\n{share:.0%}", style="dim")
+    if copy is not None:
+        text.append(f"\n{contest.workload.bytes / times['median'] / 1e9 / copy['gb_per_s']:.0%}", style="dim")
     return text
 
 
@@ -109,7 +109,7 @@ def contest_table(contest: Contest) -> Table:
     for heading in ("ms per step", "p10 to p90", "n", "GB/s"):
         table.add_column(heading, justify="right")
     for row in contest.rows:
-        times = contest.times(row)
+        times = row.times
         if times is None:
             table.add_row(Text(row.contender, style="dim"), Text(row.status if row.why else "", style="dim"))
             continue
@@ -234,7 +234,7 @@ def _remarks(results: Results) -> Iterator[str]:
                 yield (
                     f"{contest.workload.key}: {row.timing.not_queued} steps of {row.contender} could not be queued "
                     "whole before they began: they have no time on the GPU. Where that is so of more than a "
-                    "tenth of a contender's, the host's times count, for all"
+                    "tenth of a contender's, its times are the host's, marked h"
                 )
 
 

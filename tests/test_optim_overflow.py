@@ -265,3 +265,13 @@ def test_operations_to_tell_an_overflow(sets, last):
     made = operations(lambda: find_inf(steps, sums, found_inf))
     assert found_inf.item() == float(last != 1e300)
     assert made == ["aten::cat"] * (sets > 1) + ["aten::amax", "aten::sub", "aten::ne", "aten::copy_"]
+
+
+@pytest.mark.parametrize("last", [1e200, float("inf"), float("nan")])
+@pytest.mark.parametrize("dtypes", [[torch.float64] * 2, [torch.float64, torch.float16, torch.bfloat16]], ids=str)
+def test_an_overflow_among_gradients_of_float64(dtypes, last):
+    grads = [torch.ones(3, dtype=dtype) for dtype in dtypes] + [torch.ones(0, dtype=torch.float64)]
+    grads[0][1] = last
+    found_inf, sums = torch.zeros(()), [torch.full((2,), float("inf"), dtype=torch.float64)]
+    find_inf([SimpleNamespace(grads=grads, found_inf=None)], sums, found_inf)
+    assert found_inf.item() == float(last != 1e200)

@@ -101,6 +101,13 @@ KERNELS = {
 }
 
 
+POINTERS = {
+    *("rows", "tile_tensor", "hyper", "signals", "sums", "max_norm", "loss_scale", "wide", "narrow"),
+    *("counts", "groups", "settings", "sources"),
+}
+"""Runtime arguments that are addresses; all others are numbers."""
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_nothing_but_compile_time_arguments_chooses_a_compilation(name: str) -> None:
     kernel, constants = KERNELS[name]
@@ -108,7 +115,15 @@ def test_nothing_but_compile_time_arguments_chooses_a_compilation(name: str) -> 
     assert are_constants == sorted(are_constants)
     assert [param.name for param in kernel.params if param.is_constexpr] == list(constants)
     for param in kernel.params:
-        assert param.is_constexpr or param.do_not_specialize or param.do_not_specialize_on_alignment, param.name
+        if param.name in POINTERS:
+            assert param.do_not_specialize_on_alignment, param.name
+        elif not param.is_constexpr:
+            assert param.do_not_specialize, param.name  # else a 1 would be compiled in, and reused for another number
+
+
+def test_each_tile_has_a_launcher() -> None:
+    one, other = (driver.launcher(VARIANT, tile) for tile in (1024, 2048))
+    assert [each._constants["TILE"] for each in (one, other)] == [1024, 2048]
 
 
 def test_hyper_rows_of_each_dtype_have_a_launcher() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gpuopt.bench.ratio import times_as_fast
 from gpuopt.bench.workloads import DECISIVE
 
 OURS = ("gpuopt triton", "gpuopt cupy")
@@ -55,16 +56,15 @@ def _rows(workload: Mapping[str, Any]) -> str:
             said.append(f"{short} {rows[name]['why'] if name in rows else 'absent'}")
             continue
         share = timed[name]["copy_share"]
-        ratios = [f"{times_as_fast(timed[name], timed[other])} {other}" for other in THEIRS if other in timed]
+        ratios = [f"{said_of(timed[name], timed[other])} {other}" for other in THEIRS if other in timed]
         said.append(" ".join([short, *([] if share is None else [f"{share:.0%}"]), *ratios]))
     return f"{workload['key']}: {', '.join(said)}"
 
 
-def times_as_fast(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """How many times as fast one row is as another, both by the GPU's clock, or by the host's where either lacks it."""
-    on_gpu = ours["device"] and theirs["device"]
-    clock = "device" if on_gpu else "step"
-    return f"{theirs[clock]['median'] / ours[clock]['median']:.2f}x{'' if on_gpu else ' (host)'}"
+def said_of(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """How many times as fast one row is as another, and by which clock if not by the GPU's."""
+    ratio, clock = times_as_fast(ours, theirs)
+    return f"{ratio:.2f}x{'' if clock == 'device' else ' (host)'}"
 
 
 def _failures(stage: str, folder: Path) -> str:
