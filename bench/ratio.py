@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def times_as_fast(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> tuple[float, str]:
-    """How many times as fast one row is as another, by the GPU's clock, or by the host's where either lacks it.
+class Ratio(NamedTuple):
+    """How many times as fast one row is as another.
 
-    Returns:
-        The ratio, and the key of the clock: ``"device"`` or ``"step"``.
+    Attributes:
+        value: The number.
+        clock: Key of the times that were compared, ``"device"`` or ``"step"``.
     """
+
+    value: float
+    clock: str
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}x{'' if self.clock == 'device' else ' (host)'}"
+
+
+def times_as_fast(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Ratio:
+    """By the GPU's clock, or by the host's where either lacks it."""
     clock = "device" if ours["device"] and theirs["device"] else "step"
-    return theirs[clock]["median"] / ours[clock]["median"], clock
+    return Ratio(theirs[clock]["median"] / ours[clock]["median"], clock)

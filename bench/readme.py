@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from gpuopt.bench.goals import doubt, seen
-from gpuopt.bench.gpu.summary import OURS, THEIRS, said_of
+from gpuopt.bench.gpu.summary import OURS, THEIRS
 from gpuopt.bench.html import render
+from gpuopt.bench.ratio import times_as_fast
 
 TABLES: dict[str, dict[str, str]] = {
     "PyTorch": {
@@ -127,7 +128,7 @@ def gpu_table(results: Mapping[str, Any]) -> str:
         rows = {row["contender"]: row for row in workload["rows"]}
         ours = rows["gpuopt triton"]
         shares = [f"{rows[name]['copy_share']:.0%}" for name in OURS]
-        ratios = [said_of(ours, rows[name]) if rows[name]["step"] else "none" for name in THEIRS]
+        ratios = [str(times_as_fast(ours, rows[name])) if rows[name]["step"] else "none" for name in THEIRS]
         calls = [_call(rows[name]) for name in (OURS[0], *THEIRS)]
         cells = [
             GPU_ROWS[key],

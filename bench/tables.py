@@ -17,7 +17,6 @@ from gpuopt.bench.goals import doubt, seen
 from gpuopt.bench.noise import BUSY
 from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
-from gpuopt.machine import Copy
 
 CAPTION = (
     "Milliseconds per step, the median, and = for the oracle's bits, ~ for its numbers within tolerance; ± half of "
@@ -77,12 +76,12 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
         copy = results.copies.get(contest.device)
         table.add_row(
             contest.workload.title,
-            *(cell(rows[name], contest, copy) if name in rows else "" for name in names),
+            *(cell(rows[name], contest, copy and copy["gb_per_s"]) if name in rows else "" for name in names),
         )
     return table
 
 
-def cell(row: Row, contest: Contest, copy: Copy | None) -> Text:
+def cell(row: Row, contest: Contest, copy: float | None) -> Text:
     """The median, its verdict, its spread, and its share of the rate of a copy; or what is wrong."""
     times = row.times
     if times is None:
@@ -91,7 +90,7 @@ def cell(row: Row, contest: Contest, copy: Copy | None) -> Text:
     text = Text(f"{milliseconds(times['median'])}{by_host} {MARKS[row.status]}")
     text.append(f"\n±{(times['p90'] - times['p10']) / 2 / times['median']:.0%}", style="dim")
     if copy is not None:
-        text.append(f"\n{contest.workload.bytes / times['median'] / 1e9 / copy['gb_per_s']:.0%}", style="dim")
+        text.append(f"\n{contest.workload.bytes / times['median'] / 1e9 / copy:.0%}", style="dim")
     return text
 
 

@@ -5,8 +5,8 @@
 2. After every step the parts on the device are the header's and the table's, each part 16-byte aligned and reaching
    into no other.
 3. Each stream has a copy of its own. A header of another layout gets a new one.
-4. A twin has the same layout and takes the same words, but no other memory is written. What a driver makes of the parts
-   is made once for each.
+4. A twin has the same layout and takes the same words, but no other memory is written. What a step reads
+   of it is made once for each.
 
 The device is played by NumPy arrays.
 """
@@ -64,12 +64,6 @@ def assert_holds(copy: DeviceTable, table: Table, header: list[np.ndarray]) -> N
 def table_of(tensors: int = TENSORS) -> Table:
     addresses = np.arange(tensors * len(ADAM.slots)).reshape(tensors, -1) * 4096
     return Table(ADAM, 8, [17] * tensors, addresses.tolist(), [0] * tensors, device=0)
-
-
-def rows_of(copy: DeviceTable) -> np.ndarray:
-    """As a driver sees the rows."""
-    rows: np.ndarray = copy.part(4)
-    return rows
 
 
 def header_of(seed: int = 0, rows: int = 2) -> list[np.ndarray]:
@@ -167,9 +161,9 @@ def test_a_twin_has_memory_of_its_own(device: Device) -> None:
     table.move("grad", table.rows[:, -6] + 32)
     twin.buffer[:] = twin.words(table, header_of(2))
     assert_holds(twin, table, header_of(2))
-    assert np.shares_memory(copy.seen_as(rows_of), copy.buffer)
-    assert np.shares_memory(twin.seen_as(rows_of), twin.buffer)
-    assert twin.seen_as(rows_of) is twin.seen_as(rows_of)
+    assert np.shares_memory(copy.placed(np.int32).rows, copy.buffer)
+    assert np.shares_memory(twin.placed(np.int32).rows, twin.buffer)
+    assert twin.placed(np.int32) is twin.placed(np.int32)
     assert device.copied == []
     device.place(table, header_of(1))
     assert device.copied == [len(copy.buffer)]

@@ -269,7 +269,7 @@ def test_throttling_is_said_above_the_times() -> None:
 def test_bars_are_as_long_as_their_numbers_best_first_with_the_copy_s_line_on_the_same_scale() -> None:
     workload = invented.workload("cpu", "one-20", rows=[])
     for name, rate in (("torch fused", 10.0), ("gpuopt numba", 30.0), ("torch foreach", 5.0)):
-        workload["rows"].append(invented.row(name, gb_per_s=rate, copy_share=rate / 20))
+        workload["rows"].append(invented.row(name, step=invented.spread(1 / rate), gb_per_s=rate, copy_share=rate / 20))
     chart = speed(workload, 20.0, look_of(workload))
     assert [bar.contender for bar in chart.bars] == ["gpuopt numba", "torch fused", "torch foreach"]
     assert [bar.position for bar in chart.bars] == pytest.approx([ROOM, ROOM / 3, ROOM / 6])

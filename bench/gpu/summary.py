@@ -56,15 +56,9 @@ def _rows(workload: Mapping[str, Any]) -> str:
             said.append(f"{short} {rows[name]['why'] if name in rows else 'absent'}")
             continue
         share = timed[name]["copy_share"]
-        ratios = [f"{said_of(timed[name], timed[other])} {other}" for other in THEIRS if other in timed]
+        ratios = [f"{times_as_fast(timed[name], timed[other])} {other}" for other in THEIRS if other in timed]
         said.append(" ".join([short, *([] if share is None else [f"{share:.0%}"]), *ratios]))
     return f"{workload['key']}: {', '.join(said)}"
-
-
-def said_of(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """How many times as fast one row is as another, and by which clock if not by the GPU's."""
-    ratio, clock = times_as_fast(ours, theirs)
-    return f"{ratio:.2f}x{'' if clock == 'device' else ' (host)'}"
 
 
 def _failures(stage: str, folder: Path) -> str:

@@ -139,7 +139,7 @@ def comparison(rows: list[dict[str, Any]]) -> str | None:
     other = next((row for row in rows if not row["contender"].startswith(OURS)), None)
     if ours is None or other is None:
         return None
-    ratio = times_as_fast(ours, other)[0] if ours["step"] and other["step"] else ours["gb_per_s"] / other["gb_per_s"]
+    ratio = times_as_fast(ours, other).value
     return f"{ours['contender']} is {ratio:.2f} times as fast as {other['contender']}, the fastest of the others."
 
 

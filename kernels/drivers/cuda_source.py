@@ -70,9 +70,14 @@ def compute_type(variant: Variant) -> str:
     return {"float32": "ieee_float", "float64": "double"}[variant.compute.name]
 
 
+def narrowest(variant: Variant) -> int:
+    """Bytes of an element of the narrowest slot."""
+    return min(format.itemsize for format in variant.formats if format is not None)
+
+
 def elements_per_thread(variant: Variant) -> int:
     """As many elements as make 16 bytes of the narrowest slot."""
-    return ALIGNMENT // min(format.itemsize for format in variant.formats if format is not None)
+    return ALIGNMENT // narrowest(variant)
 
 
 def preamble(variant: Variant) -> str:

@@ -7,7 +7,7 @@ takes the plain form, one element a thread, which needs no table on the device.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import cupy
@@ -63,18 +63,7 @@ def place_table(table: Table, hyper: Array, stream: int = 0, signals: Signals = 
     with on_stream(table.device, stream):
         header = (np.array(signals, dtype=np.int64), hyper)
         copy = DeviceTable.of(table, header, stream, cupy.asarray, _STAGING.overwrite)
-        placed: Placed = copy.seen_as(_PLACED[hyper.dtype.type])
-        return placed
-
-
-def _placed(dtype: type[np.floating[Any]], copy: DeviceTable) -> Placed:
-    """What a step reads of a copy, with hyper rows of a dtype."""
-    signals, hyper, rows = map(copy.part, range(3))
-    return Placed(rows, copy.tile_words.view(np.int32), hyper.view(dtype), signals)
-
-
-_PLACED = {dtype: partial(_placed, dtype) for dtype in (np.float32, np.float64)}
-"""By the type of hyper rows: :func:`_placed`."""
+        return copy.placed(np.int32, hyper.dtype)
 
 
 def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
@@ -113,8 +102,7 @@ def takes_plain_form(table: Table) -> bool:
     if len(table.rows) != 1 or table.variant.zero_grads:
         return False
     numel, fast_numel = table.rows[0, [NUMEL, FAST_NUMEL]]
-    narrowest = min(format.itemsize for format in table.variant.formats if format is not None)
-    return bool(numel <= PLAIN_NUMEL[narrowest] or fast_numel < numel)
+    return bool(numel <= PLAIN_NUMEL[cuda_source.narrowest(table.variant)] or fast_numel < numel)
 
 
 def run_table(table: Table, placed: Placed) -> None:

@@ -68,9 +68,12 @@ class DeviceTable:
         self._version = table.version
         self._overwrite = overwrite
         on_device = to_device(whole)
-        self.buffer, self.tile_words = on_device[: offsets[-1]], on_device[offsets[-1] :]
-        self._head = self.buffer[: offsets[-2]]
-        self._seen: dict[Callable[[Self], Any], Any] = {}
+        self.tile_words = on_device[offsets[-1] :]
+        self._own(on_device[: offsets[-1]])
+
+    def _own(self, buffer: Any) -> None:
+        self.buffer, self._head = buffer, buffer[: self.offsets[-2]]
+        self._placed: Placed | None = None
 
     @classmethod
     def of(
@@ -106,17 +109,28 @@ class DeviceTable:
         """A part of the header as int64 words on the device, with its padding; the last part is the rows."""
         return self.buffer[slice(*self.offsets[index : index + 2])]
 
-    def seen_as(self, view: Callable[[Self], Any]) -> Any:
-        """``view(self)``, made once: parts stay where they are, and views of them take time to make."""
-        if view not in self._seen:
-            self._seen[view] = view(self)
-        return self._seen[view]
+    def placed(self, int32: Any, hyper: Any = None) -> Placed:
+        """What a step reads of it. It is made once: parts stay where they are, and views of them take time to make.
+
+        Args:
+            int32: The library's dtype.
+            hyper: Its dtype of hyper rows, if those are what the header has behind the signals; None if it is a
+                schedule, and hyper rows are still to come.
+        """
+        if self._placed is None:
+            signals, *others, rows = map(self.part, range(len(self.offsets) - 1))
+            tile_tensor = self.tile_words.view(int32)
+            if hyper is None:
+                self._placed = Placed(rows, tile_tensor, None, signals, tuple(others))
+            else:
+                self._placed = Placed(rows, tile_tensor, others[0].view(hyper), signals)
+        return self._placed
 
     def twin(self, buffer: Any) -> Self:
         """A copy with the same tiles and another ``buffer``, for another to fill with :meth:`words`."""
         twin = copy(self)
-        twin.buffer, twin._host = buffer, self._host.copy()
-        twin._head, twin._seen = buffer[: self.offsets[-2]], {}
+        twin._host = self._host.copy()
+        twin._own(buffer)
         return twin
 
     def words(self, table: Table, header: Sequence[Array]) -> Array:

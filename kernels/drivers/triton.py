@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache, partial
+from functools import cache
 from typing import Any, Self
 
 import numpy as np
@@ -70,10 +70,10 @@ def place(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signa
             copy = _upload(table, header, stream, hyper.replayed)
             fields = len(table.variant.hyper_fields)
             scalars = torch.empty(len(table.rows), fields, dtype=_torch_dtype(table.variant.compute), device=DEVICE)
-            placed: Placed = copy.seen_as(_scheduled)._replace(hyper=scalars)
-        else:
-            placed = _upload(table, (words, hyper), stream).seen_as(_PLACED[hyper.dtype.type])
-        return placed
+            placed = copy.placed(torch.int32)
+            counts, groups, settings, sources = placed.schedule
+            return placed._replace(hyper=scalars, schedule=(counts, groups, settings.view(torch.float64), sources))
+        return _upload(table, (words, hyper), stream).placed(torch.int32, _torch_dtype(hyper.dtype))
 
 
 def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
@@ -159,26 +159,6 @@ def on_stream(device: int | None, stream: int) -> AbstractContextManager[Any]:
     if stream == 0:
         return torch.cuda.stream(torch.cuda.default_stream(device))
     return torch.cuda.stream(torch.cuda.ExternalStream(stream, device=device))
-
-
-def _scheduled(copy: DeviceTable) -> Placed:
-    """What a step that follows a schedule reads of a copy, but for hyper rows, which are still to come."""
-    signals, counts, groups, settings, sources, rows = map(copy.part, range(6))
-    return Placed(rows, _tiles(copy), None, signals, (counts, groups, settings.view(torch.float64), sources))
-
-
-def _placed(dtype: torch.dtype, copy: DeviceTable) -> Placed:
-    """What a step reads of a copy, with hyper rows of a dtype."""
-    signals, hyper, rows = map(copy.part, range(3))
-    return Placed(rows, _tiles(copy), hyper.view(dtype), signals)
-
-
-_PLACED = {np.float32: partial(_placed, torch.float32), np.float64: partial(_placed, torch.float64)}
-"""By the type of hyper rows: :func:`_placed`."""
-
-
-def _tiles(copy: DeviceTable) -> Any:
-    return copy.tile_words.view(torch.int32)
 
 
 def _upload(table: Table, header: Sequence[Array], stream: int, replayed: bool = False) -> DeviceTable:
