@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 
 from gpuopt.kernels.drivers import DRIVERS, Driver
+from gpuopt.kernels.warn import warn
 
 _warned: set[str] = set()
 
@@ -83,4 +83,4 @@ def _requested(device: str, backend: str) -> Choice:
 def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
-        warnings.warn(message, stacklevel=5)
+        warn(message)

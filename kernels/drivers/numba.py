@@ -12,7 +12,6 @@ import marshal
 import os
 import stat
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -38,6 +37,7 @@ from gpuopt.kernels.select import select
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import FIRST_TILE, HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
+from gpuopt.kernels.warn import warn
 
 TILE = 1 << 15
 DEVICE = "cpu"
@@ -124,10 +124,9 @@ def _threads(wanted: int) -> Iterator[None]:
 
 @cache
 def _warn_of_fork() -> None:
-    warnings.warn(
+    warn(
         "gpuopt steps on one thread in a process that was forked, since the threads of its parent did not come with "
-        "it; start processes by 'spawn' or 'forkserver' for all cores",
-        stacklevel=2,
+        "it; start processes by 'spawn' or 'forkserver' for all cores"
     )
 
 
@@ -372,10 +371,9 @@ def cache_on_disk(dispatcher: Any) -> None:
                 return
     finally:
         numba.config.CACHE_DIR = chosen
-    warnings.warn(
+    warn(
         f"no folder for compiled code is writable, not even {folder}, so each process compiles anew; "
-        "set NUMBA_CACHE_DIR to one that is",
-        stacklevel=2,
+        "set NUMBA_CACHE_DIR to one that is"
     )
 
 
