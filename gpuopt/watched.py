@@ -36,20 +36,22 @@ class Entries(dict[str, Any]):
         touched: Where it is noted.
         is_lent: Whether others have got hold of tensors in it, so that they may put other memory under them at any
             time.
+        made: Names that were in it when it was made.
     """
 
-    __slots__ = ("index", "is_lent", "touched")
+    __slots__ = ("index", "is_lent", "made", "touched")
 
     def __init__(self, entries: Mapping[str, Any], index: int, touched: Touched, is_lent: bool = False) -> None:
         super().__init__(entries)
-        self.index, self.touched, self.is_lent = index, touched, is_lent
+        self.index, self.touched, self.is_lent, self.made = index, touched, is_lent, frozenset(entries)
 
     def become(self, other: Self) -> Self:
         """This dict with the entries of ``other``, noting where that does; it lacks none of them at any time."""
         dict.update(self, plain(other))
         for name in set(self) - set(other):
             dict.__delitem__(self, name)
-        self.index, self.touched, self.is_lent = other.index, other.touched, self.is_lent or other.is_lent
+        self.index, self.touched, self.made = other.index, other.touched, other.made
+        self.is_lent |= other.is_lent
         return self
 
     def __iter__(self) -> Iterator[str]:  # without it dict(entries) reads them unnoticed

@@ -8,12 +8,16 @@
 4. Hooks run when they would and see what they would. What torch refuses is refused, and nothing changes then.
 5. A state dict can be loaded again, by its own optimizer and by two of them, which then count for themselves.
 6. Backends may change between steps, and change no bit.
+7. A state dict carries the extras, which torch.optim carries on. Loading restores them, but for what the constructor
+   was given otherwise, or was set since: that stays, and is warned of.
+8. What is of another rule, or has lost a part of its state, is refused, and nothing changes then.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -262,14 +266,18 @@ def test_other_groups_are_refused_as_by_torch(grouped):
     assert raised_by(gpuopt) == raised_by(torch.optim)
 
 
-def test_where_torch_fails_midway_state_is_still_of_tensors():
-    sgd = new(gpuopt, "SGD-momentum", params())
-    train(sgd, range(1))
-    for library in (torch.optim, gpuopt):
-        adam = new(library, "Adam", params())
-        with pytest.raises(KeyError, match="step"):
-            adam.load_state_dict(sgd.state_dict())
-        assert all(isinstance(entry, torch.Tensor) for state in adam.state.values() for entry in state.values())
+def test_where_torch_fails_midway_state_is_still_of_tensors(monkeypatch):
+    def fail(optimizer, state):
+        torch.optim.Optimizer.__setstate__(optimizer, state)
+        raise KeyError("midway")
+
+    trained, adam = (new(gpuopt, "Adam", params()) for _ in range(2))
+    train(trained, range(1))
+    monkeypatch.setattr(torch.optim.Adam, "__setstate__", fail)
+    with pytest.raises(KeyError, match="midway"):
+        adam.load_state_dict(trained.state_dict())
+    assert adam.state
+    assert all(isinstance(entry, torch.Tensor) for state in adam.state.values() for entry in state.values())
 
 
 @pytest.mark.parametrize("case", OPTIONS)
@@ -400,3 +408,151 @@ def test_backends_may_change_between_steps(case, dtype, extras):
         if step % 3 == 0:
             resume(changing, through_a_file(checkpoint(changing)))
     assert_same(checkpoint(changing), checkpoint(straight))
+
+
+# Extras
+
+CARRIED = {
+    "max_grad_norm": 0.5,
+    "ema_decay": 0.9,
+    "zero_grads": True,
+    "error_if_nonfinite": True,
+    "master_weights": True,
+    "state_dtype": torch.float32,
+}
+
+
+@pytest.mark.parametrize("case", ["AdamW", "RMSprop-both", "SGD-dampening", "Adagrad"])
+def test_extras_are_restored_and_training_goes_on_with_the_same_bits(case):
+    straight = new(gpuopt, case, params(torch.bfloat16), **CARRIED)
+    train(straight, range(STOP))
+    saved = through_a_file(checkpoint(straight))
+    train(straight, range(STOP, END))
+
+    loaded = new(gpuopt, case, params(torch.bfloat16))
+    resume(loaded, saved)
+    assert {name: getattr(loaded, name) for name in CARRIED} == CARRIED
+    assert not any(set(CARRIED) & set(group) for group in loaded.param_groups)
+    train(loaded, range(STOP, END))
+    assert_same(checkpoint(loaded), checkpoint(straight))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_torch_carries_extras_on(way):
+    optimizer = new(gpuopt, "AdamW", params(), ema_decay=0.9, max_grad_norm=0.5)
+    train(optimizer, range(STOP))
+    theirs = new(torch.optim, "AdamW", params(), **WAYS[way])
+    theirs.load_state_dict(optimizer.state_dict())
+    train(theirs, range(STOP, STOP + 1))
+    back = new(gpuopt, "AdamW", params())
+    back.load_state_dict(through_a_file(theirs.state_dict()))
+    assert (back.ema_decay, back.max_grad_norm, back.zero_grads) == (0.9, 0.5, False)
+
+
+def test_without_extras_a_state_dict_has_the_keys_of_torch():
+    ours, theirs = (new(library, "AdamW", params()) for library in (gpuopt, torch.optim))
+    ours.backend = "numpy"
+    for mine, other in zip(ours.state_dict()["param_groups"], theirs.state_dict()["param_groups"], strict=True):
+        assert mine == other
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_what_the_constructor_was_told_stays(name):
+    optimizer = new(gpuopt, "AdamW", params(torch.bfloat16), **{name: CARRIED[name]})
+    default = getattr(new(gpuopt, "AdamW", params()), name)
+    train(optimizer, range(1))
+    saved = optimizer.state_dict()
+    told = new(gpuopt, "AdamW", params(torch.bfloat16), **{name: default})
+    with pytest.warns(
+        UserWarning, match=f"^{name} stays .* as this optimizer was told, where the state dict"
+    ) as caught:
+        told.load_state_dict(saved)
+    assert getattr(told, name) == default
+    assert caught[0].filename == __file__
+    told.load_state_dict(told.state_dict())
+
+
+def test_what_was_set_since_stays():
+    saved = new(gpuopt, "AdamW", params(), ema_decay=0.9, max_grad_norm=1.0).state_dict()
+    optimizer = new(gpuopt, "AdamW", params())
+    optimizer.ema_decay = 0.5
+    with pytest.warns(UserWarning, match=r"^ema_decay stays 0\.5, as this optimizer was told, where .* has 0\.9$"):
+        optimizer.load_state_dict(saved)
+    assert (optimizer.ema_decay, optimizer.max_grad_norm) == (0.5, 1.0)
+
+
+def test_what_was_loaded_gives_way_to_what_is_loaded_next():
+    first, second, none = (
+        new(gpuopt, "AdamW", params(), **extras).state_dict() for extras in ({"ema_decay": 0.9}, {"ema_decay": 0.5}, {})
+    )
+    optimizer = new(gpuopt, "AdamW", params(), zero_grads=True)
+    for saved, expected in ((first, 0.9), (second, 0.5), (none, None), (first, 0.9)):
+        optimizer.load_state_dict(saved)
+        assert (optimizer.ema_decay, optimizer.zero_grads) == (expected, True)
+        optimizer = deepcopy(optimizer)
+
+
+def test_groups_that_disagree():
+    saved = new(gpuopt, "AdamW", params(), ema_decay=0.9).state_dict()
+    del saved["param_groups"][1]["ema_decay"]
+    with pytest.raises(
+        ValueError, match=r"ema_decay must be the same in all groups of a state dict, but is \[0.9, None"
+    ):
+        new(gpuopt, "AdamW", params()).load_state_dict(saved)
+
+
+# Of another rule
+
+OF_ANOTHER = [
+    ("AdamW", "RMSprop"),
+    ("AdamW", "SGD"),
+    ("AdamW", "Adagrad"),
+    ("RMSprop-both", "AdamW"),
+    ("RMSprop", "SGD"),
+    ("RMSprop", "Adagrad"),
+    ("SGD-momentum", "Adam-amsgrad"),
+    ("SGD", "RMSprop"),
+    ("SGD", "Adagrad"),
+    ("Adagrad", "AdamW"),
+    ("Adagrad", "RMSprop"),
+    ("Adagrad", "SGD-momentum"),
+]
+
+
+@pytest.mark.parametrize("steps", [0, 1])
+@pytest.mark.parametrize("library", [gpuopt, torch.optim], ids=["gpuopt", "torch"])
+@pytest.mark.parametrize(("saves", "loads"), OF_ANOTHER)
+def test_another_rule_is_refused(saves, loads, library, steps):
+    saver, loader = new(library, saves, params()), new(gpuopt, loads, params())
+    train(saver, range(steps))
+    train(loader, range(1))
+    before = deepcopy(checkpoint(loader))
+    name = OPTIONS[loads][0]
+    with pytest.raises(ValueError, match=f"^state_dict must be of {name}, but its groups have no "):
+        loader.load_state_dict(saver.state_dict())
+    assert_same(checkpoint(loader), before)
+
+
+@pytest.mark.parametrize("entry", ["exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq"])
+def test_state_that_has_lost_an_entry_is_refused(entry):
+    saver, loader = (new(gpuopt, "Adam-amsgrad", params()) for _ in range(2))
+    train(saver, range(1))
+    saved = saver.state_dict()
+    del saved["state"][2][entry]
+    with pytest.raises(ValueError, match=f"^state_dict must be of Adam, but state of parameter 2 has no {entry}$"):
+        loader.load_state_dict(saved)
+    assert not loader.state
+
+
+def test_a_checkpoint_from_before_there_were_switches_is_loaded():
+    saver, loader = (new(gpuopt, "Adam", params()) for _ in range(2))
+    train(saver, range(STOP))
+    saved = deepcopy(saver.state_dict())
+    for group in saved["param_groups"]:
+        for name in ("amsgrad", "maximize", "foreach", "capturable", "differentiable", "fused"):
+            del group[name]
+    loader.load_state_dict(saved)
+    assert all(
+        torch.equal(loader.state[p]["exp_avg"], saver.state[q]["exp_avg"])
+        for p, q in zip(loader.state, saver.state, strict=True)
+    )

@@ -6,7 +6,8 @@
 3. ``zero_grads`` leaves gradients of zero and otherwise changes no bit.
 4. ``ema_decay`` gives the average of ``torch.optim.swa_utils`` with ``get_ema_multi_avg_fn``, and changes no bit of the
    rest. ``averaged_weights`` puts it in place of the parameters, and those back whatever happens.
-5. ``master_weights`` steps as torch.optim does over float32 parameters, which are rounded once.
+5. ``master_weights`` steps as torch.optim does over float32 parameters, which are rounded once. Where a parameter was
+   written to since, its original follows, and in nothing else.
 6. ``state_dtype`` is that of new state, and the step in it is that in float32 but for the rounding of state.
 
 Extras are attributes, which may be changed between steps.
@@ -14,6 +15,8 @@ Extras are attributes, which may be changed between steps.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -337,6 +340,93 @@ def test_masters(name: str, dtype: torch.dtype, backend: str) -> None:
         torch.testing.assert_close(master, other.detach(), rtol=rtol, atol=atol)
         for key, value in state.items():
             torch.testing.assert_close(value, expected.state[other][key], rtol=rtol, atol=atol)
+
+
+def _written(param: torch.nn.Parameter, values: torch.Tensor) -> None:
+    with torch.no_grad():
+        param.copy_(values)
+
+
+def _loaded(param: torch.nn.Parameter, values: torch.Tensor) -> None:
+    module = torch.nn.Module()
+    module.register_parameter("weight", param)
+    module.load_state_dict({"weight": values})
+
+
+def _replaced(param: torch.nn.Parameter, values: torch.Tensor) -> None:
+    param.data = torch.empty_like(param).copy_(values)
+
+
+@pytest.mark.parametrize("limit", [None, 0.5], ids=["not clipped", "clipped"])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "gaps"])
+@pytest.mark.parametrize("write", [_written, _loaded, _replaced])
+@pytest.mark.parametrize("name", ["AdamW", "SGD"])
+def test_an_original_follows_where_its_parameter_was_written_to(
+    name: str, write: Callable[..., None], layout: str, limit: float | None
+) -> None:
+    def made(dtype: torch.dtype) -> torch.nn.Parameter:
+        whole = drawn(torch.empty(6, 8), 1).to(dtype)
+        return torch.nn.Parameter({"contiguous": whole, "transposed": whole.t(), "gaps": whole[:, ::2]}[layout])
+
+    param, twin = made(torch.bfloat16), made(torch.float32)
+    optimizer = getattr(gpuopt, name)([param], **OPTIONS[name], master_weights=True, max_grad_norm=limit)
+    expected = getattr(gpuopt, name)([twin], **OPTIONS[name], max_grad_norm=limit)
+    twin.data.copy_(param.detach().float())
+    for seed in range(6):
+        if seed in (2, 3):
+            values = param.detach().clone()
+            values[1:3] = drawn(values[1:3], seed)  # the other rows are written as they are
+            write(param, values)
+            changed = torch.zeros_like(values, dtype=torch.bool)
+            changed[1:3] = True
+            with torch.no_grad():
+                twin.copy_(torch.where(changed & (twin.bfloat16() != values), values.float(), twin))
+        grad = drawn(param, 10 + seed)
+        param.grad, twin.grad = torch.empty_like(param).copy_(grad), torch.empty_like(twin).copy_(grad.float())
+        optimizer.step()
+        expected.step()
+        assert torch.equal(optimizer.state[param]["master_param"], twin.detach())
+        assert torch.equal(param, twin.detach().bfloat16())
+
+
+@pytest.mark.parametrize("order", ["model first", "optimizer first"])
+def test_an_original_that_is_loaded_with_its_model_is_kept(order: str) -> None:
+    straight, param = bf16_parameter(), bf16_parameter()
+    optimizer, loaded = (gpuopt.Adam([each], lr=0.01, master_weights=True) for each in (straight, param))
+    loaded.step()
+    optimizer.step()
+    optimizer.step()
+    loads: list[Callable[[], Any]] = [
+        lambda: _loaded(param, straight.detach().clone()),
+        lambda: loaded.load_state_dict(deepcopy(optimizer.state_dict())),
+    ]
+    for load in loads if order == "model first" else reversed(loads):
+        load()
+    for each in (optimizer, loaded):
+        each.step()
+    assert not torch.equal(optimizer.state[straight]["master_param"], straight.detach().float())
+    assert torch.equal(optimizer.state[straight]["master_param"], loaded.state[param]["master_param"])
+
+
+def test_a_model_that_is_loaded_without_its_optimizer_is_what_is_stepped() -> None:
+    param, fresh = bf16_parameter(), bf16_parameter()
+    optimizer = gpuopt.SGD([param], lr=1.0, master_weights=True)
+    optimizer.step()
+    other = gpuopt.SGD([fresh], lr=1.0, master_weights=True)
+    other.load_state_dict(optimizer.state_dict())
+    other.step()
+    assert fresh.tolist() == [0.0] * 3
+
+
+def test_averaged_weights_leave_originals_alone() -> None:
+    param, other = bf16_parameter(), bf16_parameter()
+    first, second = (gpuopt.Adam([each], lr=0.01, master_weights=True, ema_decay=0.5) for each in (param, other))
+    for _ in range(3):
+        first.step()
+        second.step()
+        with first.averaged_weights():
+            pass
+    assert torch.equal(first.state[param]["master_param"], second.state[other]["master_param"])
 
 
 def test_wide_parameters_have_no_master() -> None:

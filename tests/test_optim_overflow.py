@@ -29,12 +29,15 @@ import gpuopt
 from gpuopt.optim.norm import find_inf
 
 
+@pytest.mark.parametrize("fused", [True, None], ids=["fused", "not fused"])
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("overflow", OVERFLOWS)
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_changes_and_training_goes_on_as_by_torch(case, overflow, mode):
+def test_nothing_changes_and_training_goes_on_as_by_torch(case, overflow, mode, fused):
     sane = [way for way in ways(case) if not (way == "fused" and case.startswith("SGD") and "first" in overflow)]
-    assert_as_by_torch(case, OVERFLOWS[overflow], MODES[mode], sane)  # torch's keeps a buffer that nothing has filled
+    assert_as_by_torch(
+        case, OVERFLOWS[overflow], MODES[mode], sane, fused=fused
+    )  # torch's keeps a buffer that nothing has filled
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -49,7 +52,7 @@ def test_extras(case, extra, overflow, mode):
 @pytest.mark.parametrize("overflow", OVERFLOWS)
 @pytest.mark.parametrize("case", CASES)
 def test_the_scaler_of_gpuopt(case, overflow, mode):
-    assert_as_by_torch(case, OVERFLOWS[overflow], MODES[mode], ["for-loop"], gpuopt.GradScaler)
+    assert_as_by_torch(case, OVERFLOWS[overflow], MODES[mode], ["for-loop"], gpuopt.GradScaler, fused=None)
 
 
 @pytest.mark.parametrize("mode", ["step", "clip"])
@@ -57,7 +60,7 @@ def test_the_scaler_of_gpuopt(case, overflow, mode):
 @pytest.mark.parametrize("extra", EXTRAS)
 def test_extras_under_the_scaler_of_gpuopt(extra, overflow, mode):
     made = {"backend": "numpy", **EXTRAS[extra]}
-    assert_as_by_torch("AdamW", OVERFLOWS[overflow], MODES[mode], ["for-loop"], gpuopt.GradScaler, **made)
+    assert_as_by_torch("AdamW", OVERFLOWS[overflow], MODES[mode], ["for-loop"], gpuopt.GradScaler, None, **made)
 
 
 @pytest.mark.parametrize(

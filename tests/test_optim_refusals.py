@@ -106,9 +106,8 @@ SPARSE = {
     "Adam": ", please consider SparseAdam instead",
     "AdamW": ", please consider SparseAdam instead",
     "RMSprop": "",
-    "SGD": ", please consider torch.optim.SGD instead",
-    "Adagrad": ", please consider torch.optim.Adagrad instead",
 }
+"""What is advised instead by those that do not take them; the others are in ``test_optim_sparse.py``."""
 
 GRADS: dict[str, tuple[Callable[[Pair], None], type[Exception], str]] = {
     "own memory": (_own_memory, ValueError, "param 1 of group 1 and grad 1 of group 1 must not share memory"),
@@ -133,7 +132,7 @@ def test_gradients(name: str, how: str, steps: int) -> None:
 
 
 @each_time
-@each_class
+@pytest.mark.parametrize("name", SPARSE)
 def test_sparse_gradients(name: str, steps: int) -> None:
     pair = pair_of(name)
     for seed in range(steps):
@@ -240,15 +239,6 @@ def test_interleaved_parameters_share_no_memory() -> None:
     assert_goes_on(pair)
 
 
-def test_a_parameter_that_is_listed_twice_shares_memory_with_itself() -> None:
-    param = torch.nn.Parameter(torch.ones(3))
-    with pytest.warns(UserWarning, match="a parameter group with duplicate parameters"):
-        optimizer = gpuopt.SGD([param, param])
-    set_grads([param], 0)
-    message = "param 0 of group 0 and param 1 of group 0 must not share memory, but they do"
-    assert_refused(Pair([param], [], optimizer, optimizer), ValueError, message)
-
-
 @each_class
 def test_state_of_another_shape(name: str) -> None:
     pair = pair_of(name)
@@ -262,7 +252,120 @@ def test_state_of_another_shape(name: str) -> None:
     assert_goes_on(pair)
 
 
+@each_time
+@pytest.mark.parametrize("how", ["delitem", "pop", "replaced", "none"])
+@pytest.mark.parametrize(
+    ("name", "entry"),
+    [
+        ("Adam", "exp_avg"),
+        ("Adam", "exp_avg_sq"),
+        ("Adam", "step"),
+        ("AdamW", "exp_avg_sq"),
+        ("RMSprop", "square_avg"),
+        ("RMSprop", "grad_avg"),
+        ("RMSprop", "momentum_buffer"),
+        ("RMSprop", "step"),
+        ("Adagrad", "sum"),
+        ("Adagrad", "step"),
+    ],
+)
+def test_an_entry_of_state_that_was_deleted(name: str, entry: str, how: str, steps: int) -> None:
+    pair = pair_of(name)
+    for seed in range(1 + steps):
+        pair.step(seed)
+    param = pair.ours[2]
+    if how == "delitem":
+        del pair.optimizer.state[param][entry]
+    elif how == "pop":
+        pair.optimizer.state[param].pop(entry)
+    elif how == "none":
+        pair.optimizer.state[param][entry] = None
+    elif entry in pair.optimizer.rule.required or entry == "step":
+        pair.optimizer.state[param] = {k: v for k, v in pair.optimizer.state[param].items() if k != entry}
+    else:
+        pytest.skip("an option may be switched on with another state")
+    set_grads(pair.ours, 9)
+    assert_refused(pair, ValueError, f"state of param 1 of group 1 must have {entry}, but has ")
+    pair.optimizer.state[param].clear()
+    pair.optimizer.step()
+    if name != "RMSprop":
+        assert pair.optimizer.state[param]["step"] == 1
+
+
 # Settings
+
+NO_NUMBERS = ["0.1", None, [0.1], (0.1, 0.2)]
+SETTINGS = {
+    "Adam": ["lr", "eps", "weight_decay"],
+    "AdamW": ["lr", "eps", "weight_decay"],
+    "RMSprop": ["lr", "alpha", "eps", "weight_decay", "momentum"],
+    "SGD": ["lr", "momentum", "dampening", "weight_decay"],
+    "Adagrad": ["lr", "lr_decay", "weight_decay", "eps"],
+}
+each_setting = pytest.mark.parametrize(("name", "setting"), [(n, setting) for n in SETTINGS for setting in SETTINGS[n]])
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=str)
+@each_setting
+def test_settings_that_are_no_numbers_at_construction(name: str, setting: str, value: Any) -> None:
+    said = re.escape(f"must be a number or a tensor of one element, but is {value!r}")
+    with pytest.raises(TypeError, match=f"^{setting} {said}$"):
+        getattr(gpuopt, name)(parameters(), **{setting: value})
+    with pytest.raises(TypeError, match=f"^{setting} of group 0 {said}$"):
+        getattr(gpuopt, name)([{"params": parameters(), setting: value}])
+    optimizer = getattr(gpuopt, name)(parameters())
+    with pytest.raises(TypeError, match=f"^{setting} of group 1 {said}$"):
+        optimizer.add_param_group({"params": parameters(), setting: value})
+    assert len(optimizer.param_groups) == 1
+
+
+@each_time
+@each_setting
+def test_settings_that_are_no_numbers_later(name: str, setting: str, steps: int) -> None:
+    pair = pair_of(name)
+    for seed in range(steps):
+        pair.step(seed)
+    set_grads(pair.ours, 9)
+    group = pair.optimizer.param_groups[1]
+    right, group[setting] = group[setting], "0.1"
+    message = f"{setting} of group 1 must be a number or a tensor of one element, but is '0.1'"
+    if setting != "momentum":  # by which it is decided what state there is
+        assert_refused(pair, TypeError, message)
+    group[setting] = right
+    assert_goes_on(pair)
+
+
+def test_a_learning_rate_of_two_elements() -> None:
+    pair = pair_of("Adam")
+    set_grads(pair.ours, 9)
+    pair.optimizer.param_groups[1]["lr"] = torch.tensor([0.1, 0.2])
+    assert_refused(pair, ValueError, "Tensor lr of group 1 must be 1-element, but has the shape (2,)")
+
+
+@pytest.mark.parametrize(
+    ("betas", "error", "message"),
+    [
+        ((0.9, 0.99, 0.999), ValueError, "betas must be two numbers, but is (0.9, 0.99, 0.999)"),
+        ((0.9,), ValueError, "betas must be two numbers, but is (0.9,)"),
+        (0.9, TypeError, "betas must be two numbers, but is 0.9"),
+        ("09", TypeError, "betas must be two numbers, but is '09'"),
+        ((0.9, "0.99"), TypeError, "betas[1] must be a number or a tensor of one element, but is '0.99'"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("name", ["Adam", "AdamW"])
+def test_betas(name: str, betas: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=re.escape(message)):
+        getattr(gpuopt, name)(parameters(), betas=betas)
+    with pytest.raises(error, match=re.escape(message)):
+        getattr(gpuopt, name)([{"params": parameters(), "betas": betas}])
+    pair = pair_of(name)
+    pair.step(0)
+    set_grads(pair.ours, 9)
+    right, pair.optimizer.param_groups[1]["betas"] = pair.optimizer.param_groups[1]["betas"], betas
+    assert_refused(pair, error, message)
+    pair.optimizer.param_groups[1]["betas"] = right
+    assert_goes_on(pair)
 
 
 @each_time
@@ -360,7 +463,7 @@ def test_a_backend_for_other_memory() -> None:
 UNKNOWN = {
     "Adam": ["decay", "momentum"],
     "AdamW": ["decay", "decoupled_weight_decay"],
-    "RMSprop": ["betas", "fused"],
+    "RMSprop": ["betas", "amsgrad"],
     "SGD": ["betas", "lr_decay"],
     "Adagrad": ["amsgrad", "momentum"],
 }

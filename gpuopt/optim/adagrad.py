@@ -9,6 +9,8 @@ import torch
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
 from gpuopt.optim.extras import Options
+from gpuopt.optim.settings import check_numbers
+from gpuopt.optim.sparse import step_adagrad
 from gpuopt.optim.state import STEP, Wanted, state_of
 
 
@@ -25,7 +27,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
     """
 
     rule = RULES["adagrad"]
-    _for_sparse = "torch.optim.Adagrad"
+    _takes_sparse = True
 
     def __init__(
         self,
@@ -38,6 +40,8 @@ class Adagrad(Fused, torch.optim.Adagrad):
         foreach: bool | None = None,
         **options: Unpack[Options],
     ) -> None:
+        initial = {"initial_accumulator_value": initial_accumulator_value}
+        check_numbers(lr=lr, lr_decay=lr_decay, weight_decay=weight_decay, eps=eps, **initial)
         with self._constructing(options, capturable=False) as torchs:
             super().__init__(params, lr, lr_decay, weight_decay, initial_accumulator_value, eps, foreach, **torchs)
         self.state.clear()
@@ -49,6 +53,9 @@ class Adagrad(Fused, torch.optim.Adagrad):
             state = state_of(param, self.state.get(param, {}), wanted)
             self.state[param] = {STEP: torch.tensor(0.0, device="cpu"), **state}
         super().share_memory()
+
+    def _step_sparse(self, group: Group, param: torch.Tensor, state: dict[str, Any]) -> None:
+        step_adagrad(group, param, state)
 
     def _settings(self, group: Group) -> tuple[Any, ...]:
         return group["eps"], group["lr_decay"]

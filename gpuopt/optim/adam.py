@@ -9,6 +9,7 @@ import torch
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
 from gpuopt.optim.extras import OptionsWithForeach
+from gpuopt.optim.settings import check_numbers, check_pair
 
 
 class Adam(Fused, torch.optim.Adam):
@@ -38,6 +39,8 @@ class Adam(Fused, torch.optim.Adam):
         decoupled_weight_decay: bool = False,
         **options: Unpack[OptionsWithForeach],
     ) -> None:
+        check_numbers(lr=lr, eps=eps, weight_decay=weight_decay)
+        check_pair(betas, "betas")
         with self._constructing(options) as torchs:
             super().__init__(
                 params, lr, betas, eps, weight_decay, amsgrad, decoupled_weight_decay=decoupled_weight_decay, **torchs
@@ -47,13 +50,17 @@ class Adam(Fused, torch.optim.Adam):
         return ("max_exp_avg_sq",) * bool(group["amsgrad"])
 
     def _settings(self, group: Group) -> tuple[Any, ...]:
+        check_pair(group["betas"], "betas")
         return (*group["betas"], group["eps"], 0.0)
 
     def _decoupled(self, group: Group) -> bool:
         return bool(group["decoupled_weight_decay"])
 
 
-class AdamW(Adam, torch.optim.AdamW):
+_TorchAdamW = torch.optim.AdamW  # by this name it may be ours once somebody has put that in its place
+
+
+class AdamW(Adam, _TorchAdamW):
     r"""``torch.optim.AdamW`` in one launch: :math:`p \leftarrow p - p\, \eta \lambda` before the step of :class:`Adam`.
 
     Arguments as in :class:`Adam`, but ``weight_decay`` is 0.01 and always decoupled.
@@ -69,5 +76,7 @@ class AdamW(Adam, torch.optim.AdamW):
         amsgrad: bool = False,
         **options: Unpack[OptionsWithForeach],
     ) -> None:
+        check_numbers(lr=lr, eps=eps, weight_decay=weight_decay)
+        check_pair(betas, "betas")
         with self._constructing(options) as torchs:
-            torch.optim.AdamW.__init__(self, params, lr, betas, eps, weight_decay, amsgrad, **torchs)
+            _TorchAdamW.__init__(self, params, lr, betas, eps, weight_decay, amsgrad, **torchs)

@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
+from operator import attrgetter
 from threading import get_ident
 from typing import Any, ClassVar
 
 import torch
 
+from gpuopt import backends
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
-from gpuopt.optim import checkpoint
-from gpuopt.optim.extras import DEFAULTS, TORCHS, check
+from gpuopt.optim import checkpoint, sparse
+from gpuopt.optim.extras import DEFAULTS, NAMES, TORCHS, check, check_group, check_params
 from gpuopt.optim.member import Recipe
 from gpuopt.optim.norm import clip, find_inf, sum_squares
 from gpuopt.optim.rows import Rows
 from gpuopt.optim.selection import Scaling, Selection, Settings
+from gpuopt.optim.settings import check_number, names_of
 from gpuopt.optim.state import EMA, STEP
 from gpuopt.watched import States
 
 Group = dict[str, Any]
+
+_extras_of = attrgetter(*DEFAULTS)
 
 
 class Fused(torch.optim.Optimizer):
@@ -43,7 +48,8 @@ class Fused(torch.optim.Optimizer):
     _for_sparse: ClassVar[str] = ""
     """What to use for sparse gradients."""
 
-    _step_supports_amp_scaling = True  # for torch.amp.GradScaler: step reads grad_scale and found_inf
+    _takes_sparse: ClassVar[bool] = False
+    """Whether there is :meth:`_step_sparse`."""
 
     backend: str | None
     max_grad_norm: float | None
@@ -54,14 +60,17 @@ class Fused(torch.optim.Optimizer):
     state_dtype: torch.dtype | None
 
     last_grad_norm: torch.Tensor | None = None
+    _unsaid: dict[str, Any]
     _rows: Rows | None = None
     _captured: tuple[Selection, ...] = ()
     _stepping: dict[str, int]
     _is_averaged: bool = False
     _is_torn: bool = False
     _scheduled: bool = False
-    _checked: list[Any] | None = None
+    _checked: tuple[Any, ...] | None = None
     _to_find_inf: torch.Tensor | None = None
+    _is_told: bool = False
+    """Whether gpuopt's own scaler is about to call step."""
 
     @contextmanager
     def _constructing(self, options: Mapping[str, Any], **defaults: Any) -> Iterator[dict[str, Any]]:
@@ -74,6 +83,7 @@ class Fused(torch.optim.Optimizer):
         check(extras, type(self).__name__)
         for name, value in {**DEFAULTS, **extras}.items():
             setattr(self, name, value)
+        self._unsaid = {name: value for name, value in DEFAULTS.items() if name not in extras}
         self._stepping = {}
         defaults |= {name: options[name] for name in defaults if name in options}
         yield {name: value for name, value in options.items() if name in known and name not in defaults}
@@ -82,8 +92,23 @@ class Fused(torch.optim.Optimizer):
             for name, value in defaults.items():
                 group.setdefault(name, value)
         self._recipe()
+        self._check_extras()
         self.state = States(self.state)
 
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether ``torch.amp.GradScaler`` leaves gradients as they are, and ``grad_scale`` and ``found_inf`` to us.
+
+        As in torch's classes, where they are fused. That scaler does not call ``step`` at all after an overflow
+        otherwise, where ``zero_grads`` would be left undone.
+        """
+        return self._is_told or self.zero_grads or any(group.get("fused") for group in self.param_groups)
+
+    @_step_supports_amp_scaling.setter
+    def _step_supports_amp_scaling(self, _: bool) -> None:
+        """Torch's constructors set what the groups say anyway."""
+
+    @torch.compiler.disable(reason="the optimizers of gpuopt launch kernels of their own")  # type: ignore[no-untyped-call]
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step, of every parameter that has a gradient.
 
@@ -138,21 +163,52 @@ class Fused(torch.optim.Optimizer):
             _assign(originals)
             self._is_averaged = False
 
+    def add_param_group(self, param_group: Group) -> None:
+        """As torch's.
+
+        Raises:
+            TypeError, ValueError: As torch's, or a setting is no number, or an extra is among them, of which there is
+                one for all groups.
+        """
+        if isinstance(param_group, dict):
+            index = len(self.param_groups)
+            check_group(param_group, self._extras(), index)
+            group = {**self.defaults, **param_group}
+            for name, value in zip(names_of(self.rule), self._row(group), strict=True):
+                check_number(value, f"{name} of group {index}")
+        super().add_param_group(param_group)
+
     def state_dict(self) -> dict[str, Any]:
-        """As torch's."""
-        with checkpoint.plain_state(self):
+        """As torch's, with those extras in every group that are not at their defaults, but for ``backend``."""
+        with checkpoint.saving(self):
             return super().state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but state keeps its dtype: it is only moved to its parameter's device."""
-        with checkpoint.dtypes_kept(self):
+        """As torch's, but state keeps its dtype: it is only moved to its parameter's device.
+
+        Extras are what they were when the state dict was made, unless the constructor was given another value, or the
+        attribute was set to one since: that stays, and is warned of.
+
+        Raises:
+            ValueError: It is of another rule, or state is incomplete, or it does not fit the groups. Nothing has
+                changed then.
+        """
+        with checkpoint.loading(self):
             super().load_state_dict(state_dict)
         self._is_torn = False
 
+    def __repr__(self) -> str:
+        """As torch's, with the extras, and which backend steps."""
+        extras = self._extras()
+        used = sorted({name for name in self._backends() if name != self.backend})
+        extras["backend"] = f"{self.backend}" + f" ({', '.join(used)})" * bool(used)
+        lines = "".join(f"    {name}: {value}\n" for name, value in sorted(extras.items()))
+        return super().__repr__().removesuffix(")") + f"\nAll groups\n{lines})"
+
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all but the plans, which hold addresses."""
-        own = {name: getattr(self, name) for name in (*DEFAULTS, "last_grad_norm", "_scheduled")}
-        return {**super().__getstate__(), **own}
+        own = {name: getattr(self, name) for name in ("last_grad_norm", "_scheduled", "_unsaid")}
+        return {**super().__getstate__(), **self._extras(), **own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -161,6 +217,10 @@ class Fused(torch.optim.Optimizer):
                 group.setdefault(name, value)
         self.state = States(self.state)
         self._stepping = {}
+
+    def _has_sparse_grads(self) -> bool:
+        """Whether the gradient of a parameter is sparse, and that is no error."""
+        return self._takes_sparse and any(p.grad is not None and p.grad.is_sparse for p in self._params())
 
     def _has_grads(self) -> bool:
         """Whether a parameter has a gradient."""
@@ -187,6 +247,10 @@ class Fused(torch.optim.Optimizer):
         """Whether weight decay is decoupled."""
         return False
 
+    def _step_sparse(self, group: Group, param: torch.Tensor, state: dict[str, Any]) -> None:
+        """Steps a parameter whose gradient is sparse, and fills its state."""
+        raise NotImplementedError
+
     def _counts(self, group: Group) -> bool:
         """Whether the state has a step count."""
         return True
@@ -198,11 +262,27 @@ class Fused(torch.optim.Optimizer):
     def _params(self) -> Iterator[torch.Tensor]:
         return chain.from_iterable(group["params"] for group in self.param_groups)
 
+    def _backends(self) -> Iterator[str]:
+        """For each kind of device that holds parameters, the backend that steps there."""
+        for device in sorted({param.device.type for param in self._params()}):
+            try:
+                yield backends.choose(device, self.backend, prefer="triton").name
+            except (RuntimeError, ValueError):
+                yield f"none on {device}"
+
     def _check_extras(self) -> None:
-        extras = [getattr(self, name) for name in DEFAULTS]
-        if extras != self._checked:
-            check(dict(zip(DEFAULTS, extras, strict=True)), type(self).__name__)
-            self._checked = extras
+        values = _extras_of(self)
+        for index, group in enumerate(self.param_groups):
+            if not NAMES.isdisjoint(group):
+                check_group(group, self._extras(), index)
+        if values != self._checked:
+            extras = self._extras()
+            check(extras, type(self).__name__)
+            check_params(self._params(), extras)
+            self._checked = values
+
+    def _extras(self) -> dict[str, Any]:
+        return dict(zip(DEFAULTS, _extras_of(self), strict=True))
 
     def _step(self) -> None:
         """The way of a step."""
@@ -213,13 +293,17 @@ class Fused(torch.optim.Optimizer):
         self._schedule_if_needed(settings, scaling)
         rows, self._rows = self._rows_that_fit(), None  # until all is well again
         selections = rows.select(captured)
-        if selections:
-            if captured:
-                self._captured += tuple(each for each in selections if each not in self._captured)
-            for selection in selections:
-                selection.place(settings, scaling, clipped=self.max_grad_norm is not None)
-            self._find_norm(selections, scaling)
-            self._launch(selections, rows)
+        for each in rows.sparse:
+            state = self.state.get(each.param, {})
+            sparse.check(each, self._recipe(), state, self._extras(), scaling, captured)
+        if captured:
+            self._captured += tuple(each for each in selections if each not in self._captured)
+        for selection in selections:
+            selection.place(settings, scaling, clipped=self.max_grad_norm is not None)
+        for selection in selections:
+            selection.renew_originals()
+        self._find_norm(selections, scaling)
+        self._launch(selections, rows)
         # State that was made for a step that did nothing may not fit what comes next.
         self._rows = None if rows.new else rows
 
@@ -241,6 +325,7 @@ class Fused(torch.optim.Optimizer):
                 "an earlier step was interrupted while it wrote, so parameters and state may be between two steps: "
                 "load a checkpoint, or call load_state_dict(state_dict()) to go on with them as they are"
             )
+        check_params(self._params(), self._extras())
         if not isinstance(self.state, States):  # somebody has set it
             self.state = States(self.state)
         counts = ((param, dict.get(state, STEP)) for param, state in self.state.items())
@@ -251,7 +336,7 @@ class Fused(torch.optim.Optimizer):
 
     def _find_norm(self, selections: list[Selection], scaling: Scaling) -> None:
         """Reads the gradients once, where a norm or an overflow is to be found."""
-        if scaling.is_to_be_found or self.max_grad_norm is not None:
+        if selections and (scaling.is_to_be_found or self.max_grad_norm is not None):
             sums = sum_squares(selections)
             if scaling.is_to_be_found and scaling.found_inf is not None:
                 find_inf(selections, sums, scaling.found_inf)
@@ -261,11 +346,23 @@ class Fused(torch.optim.Optimizer):
     def _launch(self, selections: list[Selection], rows: Rows) -> None:
         """Steps everything, and lets the optimizer have state that is new, unless an overflow is known to the host."""
         self._is_torn = True
-        if not selections[0].skips:
+        if not (selections and selections[0].skips):
             rows.keep_state()
         for selection in selections:
             selection.step()
+        for each in rows.sparse:
+            self._launch_sparse(each)
         self._is_torn = False
+
+    def _launch_sparse(self, each: sparse.Sparse) -> None:
+        """Steps a parameter whose gradient is sparse, by torch."""
+        state = self.state.get(each.param, {})
+        known = set(state)
+        self._step_sparse(each.group, each.param, state)
+        if not known and state:
+            dict.__setitem__(self.state, each.param, state)
+        if self.zero_grads and each.param.grad is not None:
+            each.param.grad.zero_()
 
     def _is_captured(self) -> bool:
         """Whether a CUDA graph captures this step, which must be one that can be."""
@@ -300,7 +397,7 @@ class Fused(torch.optim.Optimizer):
         capturable = any(group.get("capturable") for group in self.param_groups)
         slots = tuple([(*self.rule.required, *self._options(group)) for group in self.param_groups])
         counts = tuple([self._counts(group) for group in self.param_groups])
-        own = self.rule, type(self).__name__, self._for_sparse
+        own = self.rule, type(self).__name__, self._for_sparse, self._takes_sparse
         return Recipe._make((*own, *extras, self._initial(), self._scheduled, capturable, slots, counts))
 
     def _row(self, group: Group) -> tuple[Any, ...]:

@@ -1,18 +1,27 @@
-"""State dicts that are as torch's, and are loaded as they are.
+"""State dicts that ``torch.optim`` can load, which carry the extras, and are refused where they are of another rule.
 
-``torch.optim`` casts all state but ``step`` to its parameter's dtype.
+``torch.optim`` casts all state but ``step`` to its parameter's dtype; here it keeps its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from numbers import Real
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gpuopt.optim.state import STEP
+from gpuopt.kernels.warn import warn
+from gpuopt.optim.extras import DEFAULTS
+from gpuopt.optim.state import STEP, missing_from
 from gpuopt.watched import Entries
+
+if TYPE_CHECKING:
+    from gpuopt.optim.base import Fused
+
+_SAVED = {name: default for name, default in DEFAULTS.items() if name != "backend"}
+"""Extras that are saved: which backend can run may be another matter elsewhere."""
 
 
 class _Box:
@@ -23,49 +32,111 @@ class _Box:
 
 
 @contextmanager
-def dtypes_kept(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """In this context ``optimizer.load_state_dict`` keeps the dtype of state, and moves it to its parameter's device.
+def saving(optimizer: Fused) -> Iterator[None]:
+    """In this context ``optimizer.state_dict`` has plain dicts of state, for who loads it elsewhere, and the extras.
 
-    It takes the state dict as the pre-hooks of ``optimizer`` leave it, and is done before its post-hooks.
+    These are in each of its groups, where all that copies and cuts state dicts leaves them. It does so before the
+    post-hooks of ``optimizer``.
     """
 
-    def box(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        return {**state_dict, "state": {key: _boxed(entries) for key, entries in state_dict["state"].items()}}
+    def complete(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        states, groups = state_dict["state"], state_dict["param_groups"]
+        extras = {name: getattr(optimizer, name) for name in _SAVED if getattr(optimizer, name) != _SAVED[name]}
+        plain = {key: dict(own) if isinstance(own, Entries) else own for key, own in states.items()}
+        return {**state_dict, "state": plain, "param_groups": [{**group, **extras} for group in groups]}
 
-    def unbox(_: Any) -> None:
-        for param, entries in optimizer.state.items():
-            if not isinstance(entries, dict):
-                continue
-            for name, value in entries.items():
-                if isinstance(value, _Box):
-                    moves = isinstance(param, torch.Tensor)
-                    entries[name] = value.tensor.to(param.device) if moves else value.tensor
+    handle = optimizer.register_state_dict_post_hook(complete, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def loading(optimizer: Fused) -> Iterator[None]:
+    """In this context ``optimizer.load_state_dict`` restores the extras, and state as it is, but for its device.
+
+    It takes the state dict as the pre-hooks of ``optimizer`` leave it, and is done before its post-hooks.
+
+    Raises:
+        ValueError: The state dict is of another rule, or state is incomplete.
+    """
+    extras: dict[str, Any] = {}
+
+    def take(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
+        _check(optimizer, state_dict)
+        extras.update(_extras_of(state_dict["param_groups"]))
+        groups = [{k: v for k, v in group.items() if k not in _SAVED} for group in state_dict["param_groups"]]
+        boxed = {key: _boxed(entries) for key, entries in state_dict["state"].items()}
+        return {**state_dict, "state": boxed, "param_groups": groups}
+
+    def give(_: Any) -> None:
+        _unbox(optimizer)
+        _restore(optimizer, extras)
 
     handles = [
-        optimizer.register_load_state_dict_pre_hook(box),
-        optimizer.register_load_state_dict_post_hook(unbox, prepend=True),
+        optimizer.register_load_state_dict_pre_hook(take),
+        optimizer.register_load_state_dict_post_hook(give, prepend=True),
     ]
     try:
         yield
     finally:
         for handle in handles:
             handle.remove()
-        unbox(optimizer)  # should torch have failed midway
+        _unbox(optimizer)  # should torch have failed midway
 
 
-@contextmanager
-def plain_state(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """In this context ``optimizer.state_dict`` has plain dicts, before its post-hooks, for who loads it elsewhere."""
+def _check(optimizer: Fused, state_dict: Mapping[str, Any]) -> None:
+    """Refuses a state dict of another rule, which torch would take, and state that lacks what must be there.
 
-    def as_plain(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        entries = state_dict["state"].items()
-        return {**state_dict, "state": {key: dict(own) if isinstance(own, Entries) else own for key, own in entries}}
+    That groups have other settings tells it, by numbers alone: switches came to ``torch.optim`` one by one, and old
+    checkpoints have not all of them.
+    """
+    owner = type(optimizer).__name__
+    numbers = {name for name, value in optimizer.defaults.items() if _is_number(value)}
+    slots: dict[Any, tuple[str, ...]] = {}
+    for group in state_dict["param_groups"]:
+        lacking = sorted(numbers - set(group))
+        if lacking:
+            raise ValueError(f"state_dict must be of {owner}, but its groups have no {', '.join(lacking)}")
+        asked_for = optimizer._options({**optimizer.defaults, **group})
+        slots |= dict.fromkeys(group["params"], (*optimizer.rule.required, *asked_for))
+    for key, entries in state_dict["state"].items():
+        if key in slots and isinstance(entries, dict):
+            lacking = missing_from(entries, optimizer.rule, slots[key])
+            if lacking:
+                raise ValueError(
+                    f"state_dict must be of {owner}, but state of parameter {key} has no {', '.join(lacking)}"
+                )
 
-    handle = optimizer.register_state_dict_post_hook(as_plain, prepend=True)
-    try:
-        yield
-    finally:
-        handle.remove()
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_number, value))
+    return isinstance(value, Real | torch.Tensor) and not isinstance(value, bool)
+
+
+def _extras_of(groups: list[dict[str, Any]]) -> dict[str, Any]:
+    """The extras that the groups of a state dict carry; what is not there is at its default."""
+    extras = {}
+    for name, default in _SAVED.items():
+        values = [group.get(name, default) for group in groups]
+        if any(value != values[0] for value in values):
+            raise ValueError(f"{name} must be the same in all groups of a state dict, but is {values}")
+        extras[name] = values[0] if values else default
+    return extras
+
+
+def _restore(optimizer: Fused, extras: Mapping[str, Any]) -> None:
+    """Sets extras to what was loaded, unless somebody has said otherwise."""
+    unsaid = optimizer._unsaid
+    for name, value in extras.items():
+        current = getattr(optimizer, name)
+        if name in unsaid and current == unsaid[name]:
+            unsaid[name] = value
+            setattr(optimizer, name, value)
+        elif current != value and value != _SAVED[name]:
+            warn(f"{name} stays {current!r}, as this optimizer was told, where the state dict has {value!r}")
 
 
 def _boxed(entries: Any) -> Any:
@@ -73,3 +144,13 @@ def _boxed(entries: Any) -> Any:
         return entries
     boxes = {name: _Box(value) for name, value in entries.items() if name != STEP and isinstance(value, torch.Tensor)}
     return {**entries, **boxes}
+
+
+def _unbox(optimizer: Fused) -> None:
+    for param, entries in optimizer.state.items():
+        if not isinstance(entries, dict):
+            continue
+        for name, value in entries.items():
+            if isinstance(value, _Box):
+                moves = isinstance(param, torch.Tensor)
+                entries[name] = value.tensor.to(param.device) if moves else value.tensor

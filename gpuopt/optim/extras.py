@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isfinite
 from typing import Any, TypedDict
 
@@ -67,7 +67,9 @@ DEFAULTS: Extras = {
 }
 
 
-TORCHS = frozenset(OptionsWithForeach.__annotations__) - frozenset(DEFAULTS)
+NAMES = frozenset(DEFAULTS)
+
+TORCHS = frozenset(OptionsWithForeach.__annotations__) - NAMES
 """Those options that are no extras."""
 
 
@@ -92,6 +94,41 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
     dtype = extras.get("state_dtype")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in BY_DTYPE):
         raise ValueError(f"state_dtype must be torch.{', torch.'.join(BY_DTYPE)} or None, but is {dtype!r}")
+
+
+def check_group(group: Mapping[str, Any], extras: Mapping[str, Any], index: int) -> None:
+    """Refuses extras in a param group, unless they only repeat what the optimizer has for all of them.
+
+    Raises:
+        ValueError: One differs, or is ``max_grad_norm``: ``ZeroRedundancyOptimizer`` puts it there, and then has each
+            process step some of the parameters, of which it would take the norm for that of all.
+    """
+    for name in NAMES.intersection(group):
+        if name == "max_grad_norm" and group[name] is not None:
+            raise ValueError(
+                f"max_grad_norm must be given to the constructor alone, since the norm is that of all groups, but is "
+                f"in group {index}; where a wrapper has put it there, as ZeroRedundancyOptimizer does, call "
+                "torch.nn.utils.clip_grad_norm_ before step instead"
+            )
+        if group[name] != extras[name]:
+            raise ValueError(
+                f"{name} must be given to the constructor, for all groups, or set as an attribute, but is in group "
+                f"{index}: {group[name]!r}"
+            )
+
+
+def check_params(params: Iterable[torch.Tensor], extras: Mapping[str, Any]) -> None:
+    """Refuses parameters that extras cannot be had for.
+
+    Raises:
+        ValueError: Gradients are to be clipped of parameters that ``FullyShardedDataParallel`` has flattened.
+    """
+    if extras["max_grad_norm"] is not None and any(getattr(param, "_fsdp_flattened", False) for param in params):
+        raise ValueError(
+            "max_grad_norm must be None for parameters that FullyShardedDataParallel has flattened, of which each "
+            "process would take the norm of its own shard for that of all: call clip_grad_norm_ of the wrapped module "
+            "before step instead"
+        )
 
 
 def _is_number(value: Any) -> bool:

@@ -8,7 +8,7 @@ import torch
 
 from gpuopt.kernels.rules import Rule
 from gpuopt.memory import memory_of
-from gpuopt.optim.state import EMA, MASTER, STEP, Wanted, real, state_of, step_of
+from gpuopt.optim.state import EMA, MASTER, STEP, Wanted, check_state, real, renew_original, state_of, step_of
 from gpuopt.plan import Tensor
 from gpuopt.watched import Entries, Touched, plain
 
@@ -22,6 +22,7 @@ class Recipe(NamedTuple):
         rule: The arithmetic.
         owner: The class of the optimizer, for error messages.
         for_sparse: What to use for sparse gradients instead; empty for nothing.
+        takes_sparse: Whether parameters with sparse gradients are stepped otherwise.
         backend, zero_grads, state_dtype, master_weights: Those of :class:`~gpuopt.optim.extras.Extras`.
         averages: Whether there are averages of the parameters.
         initial: What the first slot starts from.
@@ -34,6 +35,7 @@ class Recipe(NamedTuple):
     rule: Rule
     owner: str
     for_sparse: str
+    takes_sparse: bool
     backend: str | None
     zero_grads: bool
     state_dtype: torch.dtype | None
@@ -73,6 +75,7 @@ class Member:
         address: Where the parameter was.
         misaligned: Bytes by which its gradient missed the alignment of its elements.
         state_addresses: The tensors of the state but the step count, which is a view of ours, and where they were.
+        version: Of the parameter, when it last was a rounded copy of its original; None for not known.
     """
 
     def __init__(self, index: int, group: int, param: torch.Tensor, grad: torch.Tensor, state: Entries) -> None:
@@ -82,6 +85,16 @@ class Member:
         self.misaligned = address_of(grad) % grad.element_size()
         tensors = [entry for name, entry in dict.items(state) if name != STEP and isinstance(entry, torch.Tensor)]
         self.state_addresses = [(tensor, address_of(tensor)) for tensor in tensors]
+        self.version: int | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the parameter is a rounded copy of an original."""
+        return dict.__contains__(self.state, MASTER)
+
+    def renew_original(self) -> None:
+        """Has the original follow where others have written to the parameter since it was stepped."""
+        renew_original(self.param.detach(), dict.__getitem__(self.state, MASTER))
 
     def holds(self, grad: torch.Tensor) -> bool:
         """Whether the row still holds, with this gradient wherever it is."""
@@ -119,6 +132,10 @@ def member_of(
     base, grad, slots = real(param.detach()), real(param.grad), recipe.slots[group]
     memory_of(base, f"param {name}")
     old = plain(given)
+    made = given.made if isinstance(given, Entries) else frozenset()
+    check_state(name, old, recipe.rule, [slot for slot in slots if slot in recipe.rule.required or slot in made])
+    if any(isinstance(old.get(slot), torch.Tensor) and old[slot].is_sparse for slot in slots):
+        raise RuntimeError(f"state of param {name} must be dense, as its gradient is, but is sparse: clear it")
     wanted = Wanted(slots, recipe.initial, recipe.state_dtype, recipe.master_weights, recipe.averages)
     state = state_of(param, old, wanted)
     count = step_of(old, slots)
@@ -130,4 +147,6 @@ def member_of(
     average = real(state[EMA]) if recipe.averages else None
     stepped, copy = (state[MASTER], base) if MASTER in state else (base, None)
     member = Member(index, group, param, grad, Entries(state, index, touched, is_lent))
+    if MASTER not in old:
+        member.version = param._version
     return member, Tensor(name, (stepped, grad, *own, average, copy)), count

@@ -9,6 +9,7 @@ import torch
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
 from gpuopt.optim.extras import Extras
+from gpuopt.optim.settings import check_numbers
 
 
 class RMSprop(Fused, torch.optim.RMSprop):
@@ -17,7 +18,8 @@ class RMSprop(Fused, torch.optim.RMSprop):
     .. math:: v \leftarrow v + (g^2 - v)(1 - \alpha), \qquad p \leftarrow p - \eta \frac{g}{\sqrt{v} + \epsilon}
 
     Arguments up to ``differentiable``, which must be False, are torch's, and ``foreach`` chooses nothing. The others
-    are those of :class:`~gpuopt.optim.extras.Extras`. Sources and the other forms: :mod:`gpuopt.kernels.rules.rmsprop`.
+    are those of :class:`~gpuopt.optim.extras.Extras`, and ``fused`` as other classes have it. Sources and the other
+    forms: :mod:`gpuopt.kernels.rules.rmsprop`.
     """
 
     rule = RULES["rmsprop"]
@@ -35,9 +37,12 @@ class RMSprop(Fused, torch.optim.RMSprop):
         foreach: bool | None = None,
         maximize: bool = False,
         differentiable: bool = False,
+        *,
+        fused: bool | None = None,
         **extras: Unpack[Extras],
     ) -> None:
-        with self._constructing(extras) as torchs:
+        check_numbers(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
+        with self._constructing(extras, fused=fused) as torchs:
             own = (alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize, differentiable)
             super().__init__(params, lr, *own, **torchs)
 

@@ -12,6 +12,7 @@ import torch
 from gpuopt.optim.device import Device
 from gpuopt.optim.member import Member, Recipe, member_of
 from gpuopt.optim.selection import Selection
+from gpuopt.optim.sparse import Sparse
 from gpuopt.plan import Tensor
 from gpuopt.watched import Entries, States, Touched
 
@@ -28,19 +29,23 @@ class Rows:
 
     Attributes:
         new: Those members whose state the optimizer has not been given yet.
+        sparse: Parameters that have a sparse gradient, of the last selection, which has them not.
     """
 
     def __init__(self, groups: Groups, recipe: Recipe, states: States) -> None:
         """No rows yet, for the groups and the state of an optimizer."""
         self._groups, self._recipe, self._states = groups, recipe, states
-        self._params = list(chain.from_iterable(map(_params_of, groups)))
-        self._at = [(group, at) for group, each in enumerate(groups) for at in range(len(each["params"]))]
+        self._listed = list(chain.from_iterable(map(_params_of, groups)))
+        at = {param: (group, at) for group, each in enumerate(groups) for at, param in enumerate(each["params"])}
+        self._params, self._at = list(at), list(at.values())
         self._lengths = list(map(len, map(_params_of, groups)))
         self._conjugable = [param for param in self._params if recipe.zero_grads and param.is_complex()]
         self._members: list[Member | None] = [None] * len(self._params)
         self._devices: dict[torch.device, Device] = {}
         self._selections: dict[tuple[int, ...] | None, list[Selection]] = {}
         self.new: list[Member] = []
+        self.sparse: list[Sparse] = []
+        self._may_be_sparse: set[int] = set()
         self._touched = states.touched = Touched()
 
     def fit(self, groups: Groups, recipe: Recipe, states: Any) -> bool:
@@ -50,11 +55,11 @@ class Rows:
             and states is self._states
             and not self._touched.replaced
             and list(map(len, map(_params_of, groups))) == self._lengths
-            and all(map(is_, chain.from_iterable(map(_params_of, groups)), self._params))
+            and all(map(is_, chain.from_iterable(map(_params_of, groups)), self._listed))
         )
 
     def select(self, captured: bool) -> list[Selection]:
-        """The parameters that have a gradient, by device, with their gradients taken.
+        """The parameters that have a gradient, by device, with their gradients taken; those are apart that are sparse.
 
         What is ``captured`` by a CUDA graph must have been selected outside of it before.
 
@@ -65,6 +70,7 @@ class Rows:
             if param.grad is not None and param.grad.is_conj():
                 param.grad = param.grad.resolve_conj()
         grads = [param.grad for param in self._params]
+        self.sparse = [self._take_sparse(index, grads) for index in self._may_be_sparse if _is_sparse(grads[index])]
         present = [grad for grad in grads if grad is not None]
         if not present:
             return []
@@ -74,6 +80,9 @@ class Rows:
             self._forget_touched()
         selections = self._selections.get(stepped)
         if selections is None or not _take(selections, present):
+            if self._recipe.takes_sparse and any(map(_is_sparse, present)):
+                self._may_be_sparse |= {index for index, grad in enumerate(grads) if _is_sparse(grad)}
+                return self.select(captured)
             if captured:
                 raise RuntimeError(
                     "a CUDA graph can capture step() only after one outside of the graph, with gradients for the same "
@@ -135,11 +144,19 @@ class Rows:
                 self.new.append(member)
 
     def _made(self, index: int) -> tuple[Member, Tensor, Any]:
+        group, param = self._at[index][0], self._params[index]
+        given = self._states.get(param, {})
+        return member_of(self._recipe, index, group, self._name(index), param, given, self._touched)
+
+    def _name(self, index: int) -> str:
         group, at = self._at[index]
         names = self._groups[group].get("param_names")
-        name = f"{at} of group {group}" + (f" ({names[at]!r})" if names else "")
-        param = self._params[index]
-        return member_of(self._recipe, index, group, name, param, self._states.get(param, {}), self._touched)
+        return f"{at} of group {group}" + (f" ({names[at]!r})" if names else "")
+
+    def _take_sparse(self, index: int, grads: list[torch.Tensor | None]) -> Sparse:
+        """A parameter that has a sparse gradient, which is taken out of ``grads``."""
+        grads[index] = None
+        return Sparse(self._name(index), self._groups[self._at[index][0]], self._params[index])
 
     def _some(self, indices: Iterable[int]) -> list[Member]:
         return [member for member in map(self._members.__getitem__, indices) if member is not None]
@@ -149,6 +166,10 @@ class Rows:
         for member in self._some(indices):
             by_device.setdefault(member.param.device, []).append(member)
         return [Selection(self._devices[where], own) for where, own in by_device.items()]
+
+
+def _is_sparse(grad: torch.Tensor | None) -> bool:
+    return grad is not None and grad.is_sparse
 
 
 def _take(selections: Sequence[Selection], grads: Sequence[torch.Tensor]) -> bool:

@@ -20,15 +20,17 @@ class GradScaler(torch.amp.GradScaler):
 
     def step(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
         """As torch's."""
+        if not isinstance(optimizer, Fused) or optimizer._has_sparse_grads():
+            return super().step(optimizer, *args, **kwargs)
+        optimizer._is_told = True
         try:
             return super().step(optimizer, *args, **kwargs)
         finally:
-            if isinstance(optimizer, Fused):  # whose step may have failed before it looked
-                optimizer._to_find_inf = None
+            optimizer._is_told, optimizer._to_find_inf = False, None  # the step may have failed before it looked
 
     def _check_inf_per_device(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
         scale = self._scale
-        if not isinstance(optimizer, Fused) or scale is None or not optimizer._has_grads():
+        if not isinstance(optimizer, Fused) or scale is None or not (optimizer._is_told and optimizer._has_grads()):
             return super()._check_inf_per_device(optimizer)
         found: dict[Any, torch.Tensor] = {scale.device: optimizer._will_find_inf(scale.device)}
         self._per_optimizer_states[id(optimizer)]["found_inf_per_device"] = found

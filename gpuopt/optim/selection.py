@@ -13,6 +13,7 @@ from gpuopt.kernels.schedule import Common, Schedule, row_at
 from gpuopt.kernels.signals import Signals
 from gpuopt.optim.device import Device
 from gpuopt.optim.member import Look, Member, address_of
+from gpuopt.optim.settings import PLAIN, check_number, names_of
 from gpuopt.optim.state import real
 from gpuopt.seen import Seen
 
@@ -78,6 +79,7 @@ class Selection:
         self._strides = _unless_contiguous(member.look for member in members)
         self._grad_strides = _unless_contiguous(member.grad_look for member in members)
         self._grad_dtypes = [member.grad_look.dtype for member in members]
+        self._copies = [member for member in members if member.is_copy]
         self._is_complex = any(member.look.dtype.is_complex for member in members)
         self._grad_numels = [member.grad_look.numel for member in members]
         self._grad_addresses: list[int] = []
@@ -143,15 +145,24 @@ class Selection:
         if torch.get_num_threads() != threads:  # Numba sets it for its own as these start, if both are OpenMP's
             torch.set_num_threads(threads)
 
+    def renew_originals(self) -> None:
+        """Has originals follow parameters that others have written to, before anything is read for the step."""
+        for member in self._copies:
+            if member.version != member.param._version:
+                member.renew_original()
+
     def sum_squares(self) -> list[Any]:
         """See :meth:`gpuopt.plan.Selection.sum_squares`."""
         return self._rows.sum_squares(self._threads())
 
     def step(self) -> None:
         """The step, as it was placed. It advances the step counts unless it is skipped."""
+        skips = self.skips
         self._rows.step(self._threads())
-        if not self.skips:
+        if not skips:
             torch.autograd.graph.increment_version(self._params)
+            for member in self._copies:
+                member.version = member.param._version
             if not self.home.scheduled:
                 counts = self.home.host_counts[self._rows.indices] + np.float32(1)
                 self.home.host_counts[self._rows.indices] = counts
@@ -221,6 +232,9 @@ class Selection:
 
     def _numbers(self, group: int, settings: Sequence[Any]) -> list[float]:
         """Settings as numbers of float64."""
+        for column, value in enumerate(settings):
+            if type(value) not in PLAIN:
+                check_number(value, self._called(column, group))
         numbers = [float(value) for value in settings]
         for column, number in enumerate(numbers):
             if not isfinite(number):
@@ -228,7 +242,7 @@ class Selection:
         return numbers
 
     def _called(self, column: int, group: int) -> str:
-        return f"{(*Common._fields, *self.home.recipe.rule.settings)[column]} of group {group}"
+        return f"{names_of(self.home.recipe.rule)[column]} of group {group}"
 
 
 def _unless_contiguous(looks: Iterable[Look]) -> list[tuple[int, ...]] | None:

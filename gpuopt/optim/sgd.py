@@ -9,6 +9,8 @@ import torch
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
 from gpuopt.optim.extras import OptionsWithForeach
+from gpuopt.optim.settings import check_numbers
+from gpuopt.optim.sparse import step_sgd
 
 
 class SGD(Fused, torch.optim.SGD):
@@ -22,7 +24,7 @@ class SGD(Fused, torch.optim.SGD):
     """
 
     rule = RULES["sgd"]
-    _for_sparse = "torch.optim.SGD"
+    _takes_sparse = True
 
     def __init__(
         self,
@@ -34,11 +36,15 @@ class SGD(Fused, torch.optim.SGD):
         nesterov: bool = False,
         **options: Unpack[OptionsWithForeach],
     ) -> None:
+        check_numbers(lr=lr, momentum=momentum, dampening=dampening, weight_decay=weight_decay)
         with self._constructing(options, capturable=False) as torchs:
             super().__init__(params, lr, momentum, dampening, weight_decay, nesterov, **torchs)
 
     def _options(self, group: Group) -> tuple[str, ...]:
         return ("momentum_buffer",) * bool(group["momentum"] != 0)
+
+    def _step_sparse(self, group: Group, param: torch.Tensor, state: dict[str, Any]) -> None:
+        step_sgd(group, param, state)
 
     def _settings(self, group: Group) -> tuple[Any, ...]:
         return group["momentum"], group["dampening"], float(group["nesterov"])

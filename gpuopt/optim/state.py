@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gpuopt.kernels.rules import Rule
+
 STEP, EMA, MASTER = "step", "ema", "master_param"
 
 _NARROW = (torch.float16, torch.bfloat16)
@@ -71,6 +73,36 @@ def step_of(state: Mapping[str, Any], slots: Iterable[str]) -> Any:
     if STEP in state:
         return state[STEP]
     return float(any(state.get(slot) is not None for slot in slots))
+
+
+def missing_from(state: Mapping[str, Any], rule: Rule, slots: Iterable[str]) -> list[str]:
+    """What must be in the state of a parameter that has been stepped, and is not: ``slots``, and the step count.
+
+    Where a rule requires no slot, as SGD's does not, there is nothing that must be.
+    """
+    if not rule.required or not any(state.get(name) is not None for name in (STEP, MASTER, EMA, *rule.slots)):
+        return []
+    return [name for name in (STEP, *slots) if state.get(name) is None]
+
+
+def check_state(name: str, state: Mapping[str, Any], rule: Rule, slots: Iterable[str]) -> None:
+    """Refuses the state of the parameter called ``name`` where something is missing.
+
+    Raises:
+        ValueError: As :func:`missing_from` says. Made anew, it would not belong to the step count.
+    """
+    lacking = missing_from(state, rule, slots)
+    if lacking:
+        raise ValueError(
+            f"state of param {name} must have {', '.join(lacking)}, but has {', '.join(state)} alone: put back what "
+            "was deleted, or clear all of the state of this parameter to start anew"
+        )
+
+
+def renew_original(param: torch.Tensor, original: torch.Tensor) -> None:
+    """Has ``original`` follow where ``param`` is not its rounded copy, because others have written to it."""
+    differs = original.to(param.dtype).view(torch.int16) != param.view(torch.int16)
+    original.copy_(torch.where(differs, param.to(original.dtype), original))
 
 
 def _full_like(base: torch.Tensor, value: float, dtype: torch.dtype | None) -> torch.Tensor:

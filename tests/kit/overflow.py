@@ -130,16 +130,18 @@ def train_by_torch(case: str, overflow: Overflow, mode: Mode, way: str) -> Train
 
 
 def train_by_gpuopt(
-    case: str, overflow: Overflow, mode: Mode, kind: type[torch.amp.GradScaler], **extras: Any
+    case: str, overflow: Overflow, mode: Mode, kind: type[torch.amp.GradScaler], fused: bool | None, **extras: Any
 ) -> Trained:
-    """Training by gpuopt, under a scaler of some kind.
+    """Training by gpuopt, under a scaler of some kind, which unscales gradients in place if it is torch's and not told
+    that the step is ``fused``.
 
     Demands that an overflow changes nothing, and what holds for the gradients.
     """
     name, arguments = OPTIONS[case]
     zeroes, has_master = extras.get("zero_grads", False), extras.get("master_weights", False)
     made, scaler = params(torch.bfloat16 if has_master else torch.float32), new_scaler(kind)
-    optimizer = getattr(gpuopt, name)(groups(made), **arguments, max_grad_norm=mode.max_norm, **extras)
+    optimizer = getattr(gpuopt, name)(groups(made), **arguments, fused=fused, max_grad_norm=mode.max_norm, **extras)
+    unscales = kind is torch.amp.GradScaler and not fused
     scales, norms = [], []
     for step in range(STEPS):
         if not zeroes:
@@ -157,7 +159,7 @@ def train_by_gpuopt(
         assert all(param.grad is grad for param, grad in zip(made, grads, strict=True))
         if zeroes:
             assert not any(grad.count_nonzero() for grad in grads), f"step {step} left gradients"
-        else:
+        elif not unscales:
             assert [bits(grad) for grad in grads] == grad_bits, f"step {step} changed gradients"
         if skipped:
             assert_unchanged(before, snapshot(optimizer, made), initial(optimizer, made), f"step {step}")
@@ -208,6 +210,7 @@ def assert_as_by_torch(
     mode: Mode,
     ways: Collection[str],
     kind: type[torch.amp.GradScaler] = torch.amp.GradScaler,
+    fused: bool | None = True,
     **extras: Any,
 ) -> None:
     """Demands that training by gpuopt comes to what it comes to by torch, in each of its ``ways``.
@@ -218,9 +221,10 @@ def assert_as_by_torch(
         mode: What comes before ``scaler.step``.
         ways: Keys of ``WAYS``.
         kind: The scaler of gpuopt's training.
+        fused: That of gpuopt's optimizer.
         extras: Keywords of gpuopt's optimizer.
     """
-    ours = train_by_gpuopt(case, overflow, mode, kind, **extras)
+    ours = train_by_gpuopt(case, overflow, mode, kind, fused, **extras)
     rtol, atol = TORCH["float32"]
     for way in ways:
         theirs = train_by_torch(case, overflow, mode, way)

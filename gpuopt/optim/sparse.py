@@ -1,0 +1,83 @@
+"""Parameters whose gradients are sparse: torch's own arithmetic steps them, and touches what a gradient has alone.
+
+``torch.optim`` has it for SGD and Adagrad. What gpuopt does beside a step passes over whole tensors, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.optim.adagrad import adagrad
+from torch.optim.sgd import sgd
+
+from gpuopt.optim.member import Recipe
+from gpuopt.optim.selection import Scaling
+from gpuopt.optim.state import STEP, Wanted, check_state, state_of
+
+
+class Sparse(NamedTuple):
+    """A parameter that has a sparse gradient.
+
+    Attributes:
+        name: How errors call it.
+        group: The group it is of.
+        param: Itself.
+    """
+
+    name: str
+    group: dict[str, Any]
+    param: torch.Tensor
+
+
+def check(
+    each: Sparse, recipe: Recipe, state: Mapping[str, Any], extras: Mapping[str, Any], scaling: Scaling, captured: bool
+) -> None:
+    """Refuses what a sparse gradient cannot be had with.
+
+    Raises:
+        RuntimeError: A setting, an extra, an unscaling in the step, or the capture of a graph.
+        ValueError: Something is missing of the parameter's ``state``.
+    """
+    check_state(each.name, state, recipe.rule, recipe.rule.required)
+    called = f"where a gradient is sparse (grad {each.name})"
+    if each.group["weight_decay"] != 0:
+        raise RuntimeError(f"weight_decay must be 0 {called}, but is {each.group['weight_decay']}")
+    is_narrow = each.param.dtype in (torch.float16, torch.bfloat16)
+    for name, allowed in (
+        ("max_grad_norm", (None,)),
+        ("ema_decay", (None,)),
+        ("master_weights", (False,) if is_narrow else (False, True)),
+        ("state_dtype", (None, each.param.dtype)),
+    ):
+        if extras[name] not in allowed:
+            raise RuntimeError(f"{name} must be {allowed[0]} {called}, but is {extras[name]}")
+    if scaling.loss_scale is not None or scaling.found_inf is not None:
+        raise RuntimeError(
+            f"fused and zero_grads must be off {called} and a GradScaler is used, which unscales it then"
+        )
+    if captured:
+        raise RuntimeError(f"a CUDA graph cannot capture step() {called}")
+
+
+def step_sgd(group: dict[str, Any], param: torch.Tensor, state: dict[str, Any]) -> None:
+    """The step of ``torch.optim.SGD``, whose momentum becomes a sparse tensor too if it begins with this step."""
+    assert param.grad is not None
+    buffers = [state.get("momentum_buffer")]
+    names = ("weight_decay", "momentum", "lr", "dampening", "nesterov", "maximize")
+    settings = {name: group[name] for name in names}
+    sgd([param], [param.grad], buffers, has_sparse_grad=True, foreach=False, fused=False, **settings)
+    if buffers[0] is not None:
+        state["momentum_buffer"] = buffers[0]
+
+
+def step_adagrad(group: dict[str, Any], param: torch.Tensor, state: dict[str, Any]) -> None:
+    """The step of ``torch.optim.Adagrad``: of the sum and of the parameter it changes what the gradient has."""
+    assert param.grad is not None
+    if state.get("sum") is None:
+        state |= state_of(param, state, Wanted(("sum",), float(group["initial_accumulator_value"])))
+    state.setdefault(STEP, torch.tensor(0.0, device="cpu"))
+    settings = {name: group[name] for name in ("lr", "weight_decay", "lr_decay", "eps", "maximize")}
+    sums, steps = [state["sum"]], [state[STEP]]
+    adagrad([param], [param.grad], sums, steps, has_sparse_grad=True, foreach=False, fused=False, **settings)
