@@ -180,7 +180,7 @@ def _overflow(backend: str, device: str) -> None:
     """The first step overflows."""
     import torch
 
-    (host, a), (there, b) = _pair("AdamW", backend, device)
+    (host, a), (there, b) = _pair("AdamW", backend, device, fused=True)
     scaler = torch.amp.GradScaler(device, init_scale=2.0)
     scaler.scale(torch.ones((), device=device))
     for seed in range(STEPS):

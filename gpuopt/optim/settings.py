@@ -10,7 +10,6 @@ import torch
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
 
-
 PLAIN = float, int
 """Types of numbers that need no further look, which every step takes at every setting."""
 

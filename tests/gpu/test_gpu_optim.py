@@ -211,13 +211,19 @@ def test_capture_is_refused_without_capturable_or_a_step_before(backend: str) ->
 
 @each_class
 @pytest.mark.parametrize("unscaled", [False, True])
-@pytest.mark.parametrize("scaler_type", [torch.amp.GradScaler, gpuopt.GradScaler], ids=["torch", "gpuopt"])
-def test_overflow_changes_nothing(name: str, scaler_type: type, unscaled: bool, backend: str) -> None:
+@pytest.mark.parametrize(
+    ("scaler_type", "fused"),
+    [(torch.amp.GradScaler, True), (torch.amp.GradScaler, None), (gpuopt.GradScaler, None)],
+    ids=["torch, fused", "torch", "gpuopt"],
+)
+def test_overflow_changes_nothing(
+    name: str, scaler_type: type, fused: bool | None, unscaled: bool, backend: str
+) -> None:
     host, device = parameters("cpu"), parameters("cuda")
     runs = []
     for params, kind in ((host, "cpu"), (device, "cuda")):
         extras = {} if kind == "cpu" else {"backend": backend}
-        optimizer = getattr(gpuopt, name)(params, **CLASSES[name], ema_decay=0.9, **extras)
+        optimizer = getattr(gpuopt, name)(params, **CLASSES[name], ema_decay=0.9, fused=fused, **extras)
         scaler = scaler_type(kind, init_scale=8.0)
         scaler.scale(torch.ones((), device=kind))
         for seed in range(6):
