@@ -107,6 +107,30 @@ def test_a_compiled_step_alone() -> None:
     assert all(map(torch.equal, params, others))
 
 
+def test_a_compiled_model_in_a_closure_stays_compiled() -> None:
+    """As trainers have it that hand the whole of a training step to ``step``."""
+    torch._dynamo.reset()
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    model = nn.Linear(4, 4)
+    compiled = torch.compile(model, backend=backend)
+    optimizer = gpuopt.AdamW(model.parameters())
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss: torch.Tensor = compiled(torch.ones(2, 4)).sum()
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(3)]
+    assert losses[2] < losses[0]
+    assert len(graphs) == 1
+
+
 # Gradient scaling
 
 

@@ -293,9 +293,7 @@ class Fused(torch.optim.Optimizer):
         self._schedule_if_needed(settings, scaling)
         rows, self._rows = self._rows_that_fit(), None  # until all is well again
         selections = rows.select(captured)
-        for each in rows.sparse:
-            state = self.state.get(each.param, {})
-            sparse.check(each, self._recipe(), state, self._extras(), scaling, captured)
+        self._check_sparse(rows, scaling, captured)
         if captured:
             self._captured += tuple(each for each in selections if each not in self._captured)
         for selection in selections:
@@ -333,6 +331,12 @@ class Fused(torch.optim.Optimizer):
             self._scheduled = True
             recipe = self._recipe()
         return Rows(self.param_groups, recipe, self.state)
+
+    def _check_sparse(self, rows: Rows, scaling: Scaling, captured: bool) -> None:
+        """Refuses what parameters cannot have whose gradients are sparse."""
+        for each in rows.sparse:
+            state = self.state.get(each.param, {})
+            sparse.check(each, self._recipe(), state, self._extras(), scaling, captured)
 
     def _find_norm(self, selections: list[Selection], scaling: Scaling) -> None:
         """Reads the gradients once, where a norm or an overflow is to be found."""
