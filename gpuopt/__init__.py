@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpuopt.kernels import fork as _fork  # noqa: F401 (it is to know which process this is)
 
@@ -23,13 +23,17 @@ try:
 except PackageNotFoundError:  # a checkout that is not installed
     __version__ = "0+unknown"
 
+if TYPE_CHECKING:
+    from gpuopt import arrays, backends, optim
+    from gpuopt.optim import SGD, Adagrad, Adam, AdamW, GradScaler, RMSprop
+else:  # a __getattr__ would have type checkers take any name, for Any
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"gpuopt.{name}")
-    if name in _FOR_TORCH:
-        return getattr(import_module("gpuopt.optim"), name)
-    raise AttributeError(f"module 'gpuopt' has no attribute {name!r}")
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"gpuopt.{name}")
+        if name in _FOR_TORCH:
+            return getattr(import_module("gpuopt.optim"), name)
+        raise AttributeError(f"module 'gpuopt' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

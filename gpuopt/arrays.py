@@ -4,12 +4,7 @@
     optimizer.update(params, grads)
 
 Both dicts go from names to arrays; parameters are updated in place. State is made as zeros at the first update.
-Every class takes, besides its own arguments:
-
-- ``weight_decay``: coupled, that is, added to the gradient; decoupled in :class:`AdamW`.
-- ``maximize``: whether to go up the gradient.
-- ``state_dtype``: dtype of the state that is made from now on; None for each parameter's own.
-- ``backend``: ``"numpy"``, ``"numba"``, ``"cupy"`` or ``"triton"``; None for the fastest that serves the arrays.
+Every class takes, besides its own arguments, those of :class:`Common`.
 """
 
 from __future__ import annotations
@@ -18,11 +13,12 @@ import os
 from collections.abc import Mapping, Sequence
 from math import inf
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 
 import numpy as np
 
 from gpuopt import backends, checkpoint
+from gpuopt.kernels.formats import BY_DTYPE
 from gpuopt.kernels.prologue import Prologue, prologue_at
 from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
 from gpuopt.kernels.variant import hyper_row, slots_of
@@ -31,6 +27,26 @@ from gpuopt.plan import Selection, Tensor, select_all
 from gpuopt.seen import Seen
 
 __all__ = ["NAG", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp", "step"]
+
+
+class Options(TypedDict, total=False):
+    """Keywords that every class takes.
+
+    Attributes:
+        maximize: Whether to go up the gradient.
+        state_dtype: Dtype of the state that is made from now on; None for each parameter's own.
+        backend: ``"numpy"``, ``"numba"``, ``"cupy"`` or ``"triton"``; None for the fastest that serves the arrays.
+    """
+
+    maximize: bool
+    state_dtype: Any
+    backend: str | None
+
+
+class Common(Options, total=False):
+    """Also ``weight_decay``: coupled, that is, added to the gradient; decoupled in :class:`AdamW`."""
+
+    weight_decay: float
 
 
 class Optimizer:
@@ -50,20 +66,15 @@ class Optimizer:
     switches: ClassVar[tuple[str, ...]] = ("maximize",)
     """Those settings that are on or off."""
 
-    def __init__(
-        self,
-        lr: float,
-        *,
-        weight_decay: float = 0.0,
-        maximize: bool = False,
-        state_dtype: Any = None,
-        backend: str | None = None,
-    ) -> None:
+    def __init__(self, lr: float, **common: Unpack[Common]) -> None:
+        for name in common:
+            if name not in Common.__annotations__:
+                raise TypeError(f"{type(self).__name__}() got an unexpected keyword argument {name!r}")
         self.lr = lr
-        self.weight_decay = weight_decay
-        self.maximize = maximize
-        self.state_dtype = state_dtype
-        self.backend = backend
+        self.weight_decay = common.get("weight_decay", 0.0)
+        self.maximize = common.get("maximize", False)
+        self.state_dtype = common.get("state_dtype")
+        self.backend = common.get("backend")
         self.iter = 0
         self._state: dict[str, dict[str, Any]] = {}
         self.choice: backends.Choice | None = None
@@ -171,6 +182,9 @@ class Optimizer:
     def _check_settings(self) -> None:
         for name in self.settings:
             setattr(self, name, self._checked(name, getattr(self, name)))
+        if self.state_dtype is not None:
+            _dtype(self.state_dtype)
+        backends.check_name(self.backend)
 
     def _checked(self, name: str, value: Any) -> float | bool:
         """A setting as a Python number, so that hyper is computed in float64 whatever it was given as."""
@@ -218,6 +232,12 @@ class Optimizer:
         self._kept = _Kept(selection, key, Seen(arrays), _look(arrays), Seen(gradients), list(state.values()))
         return selection
 
+    def __repr__(self) -> str:
+        settings = {name: getattr(self, name) for name in self.settings}
+        dtype = None if self.state_dtype is None else _dtype(self.state_dtype).name
+        shown = {**settings, "state_dtype": dtype, "backend": self.backend}
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything but the plans, which hold addresses: for copies and pickles."""
         return {**self.__dict__, "_kept": None}
@@ -255,12 +275,12 @@ class SGD(Optimizer):
 
     Args:
         lr: Learning rate :math:`\eta`.
-        **common: See :mod:`gpuopt.arrays`.
+        **common: See :class:`Common`.
     """
 
     rule = RULES["sgd"]
 
-    def __init__(self, lr: float = 0.01, **common: Any) -> None:
+    def __init__(self, lr: float = 0.01, **common: Unpack[Common]) -> None:
         super().__init__(lr, **common)
         self._check_settings()
 
@@ -277,14 +297,14 @@ class Momentum(Optimizer):
     Args:
         lr: Learning rate :math:`\eta`.
         momentum: :math:`\mu`.
-        **common: See :mod:`gpuopt.arrays`.
+        **common: See :class:`Common`.
     """
 
     rule = RULES["sgd"]
     settings = (*Optimizer.settings, "momentum")
     nesterov: ClassVar[bool] = False
 
-    def __init__(self, lr: float = 0.01, momentum: float = 0.9, **common: Any) -> None:
+    def __init__(self, lr: float = 0.01, momentum: float = 0.9, **common: Unpack[Common]) -> None:
         super().__init__(lr, **common)
         self.momentum = momentum
         self._check_settings()
@@ -318,7 +338,7 @@ class AdaGrad(Optimizer):
         eps: :math:`\epsilon`.
         lr_decay: :math:`\lambda` in :math:`\eta_t = \eta / (1 + (t - 1)\lambda)`.
         initial_accumulator_value: What :math:`h` starts from.
-        **common: See :mod:`gpuopt.arrays`.
+        **common: See :class:`Common`.
     """
 
     rule = RULES["adagrad"]
@@ -330,7 +350,7 @@ class AdaGrad(Optimizer):
         eps: float = 1e-7,
         lr_decay: float = 0.0,
         initial_accumulator_value: float = 0.0,
-        **common: Any,
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(lr, **common)
         self.eps = eps
@@ -356,7 +376,7 @@ class RMSProp(Optimizer):
         eps: :math:`\epsilon`, added after the square root.
         momentum: Of the scaled gradients; none when 0.
         centered: Whether to divide by an estimate of the deviation instead of the raw second moment.
-        **common: See :mod:`gpuopt.arrays`.
+        **common: See :class:`Common`.
     """
 
     rule = RULES["rmsprop"]
@@ -371,7 +391,7 @@ class RMSProp(Optimizer):
         eps: float = 1e-7,
         momentum: float = 0.0,
         centered: bool = False,
-        **common: Any,
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(lr, **common)
         self.decay_rate = decay_rate
@@ -407,7 +427,7 @@ class Adam(Optimizer):
         amsgrad: Whether to divide by the largest second moment so far (Reddi et al., 2018).
         epsilon_hat: Whether epsilon is added before the second moment's bias correction, as in section 2 of the
             paper, TensorFlow and Keras; else after it, as in its algorithm 1 and PyTorch.
-        **common: See :mod:`gpuopt.arrays`.
+        **common: See :class:`Common`.
     """
 
     rule = RULES["adam"]
@@ -423,7 +443,7 @@ class Adam(Optimizer):
         eps: float = 1e-7,
         amsgrad: bool = False,
         epsilon_hat: bool = True,
-        **common: Any,
+        **common: Unpack[Common],
     ) -> None:
         super().__init__(lr, **common)
         self.beta1 = beta1
@@ -454,9 +474,11 @@ class AdamW(Adam):
         eps: float = 1e-7,
         *,
         weight_decay: float = 0.01,
-        **common: Any,
+        amsgrad: bool = False,
+        epsilon_hat: bool = True,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(lr, beta1, beta2, eps, weight_decay=weight_decay, **common)
+        super().__init__(lr, beta1, beta2, eps, amsgrad, epsilon_hat, weight_decay=weight_decay, **options)
 
     def _prologue(self) -> tuple[float, ...]:
         return prologue_at(self.lr, self.weight_decay, decoupled=True, maximize=self.maximize)
@@ -523,7 +545,9 @@ def step(
 def _dtype(state_dtype: Any) -> np.dtype[Any]:
     try:
         dtype: np.dtype[Any] = np.dtype(state_dtype)
-        return dtype
+        if dtype.name in BY_DTYPE:
+            return dtype
+        raise ValueError(f"state_dtype must be {', '.join(BY_DTYPE)} or None, but is {dtype.name}")
     except TypeError:
         hint = ", which needs ml_dtypes to be imported" if state_dtype == "bfloat16" else ""
         raise TypeError(f"state_dtype must be a dtype or None, but is {state_dtype!r}{hint}") from None

@@ -36,6 +36,16 @@ def available() -> dict[str, str | None]:
     return {name: entry.unavailable() for name, entry in DRIVERS.items()}
 
 
+def check_name(backend: str | None) -> None:
+    """Refuses what is no backend's name, nor None.
+
+    Raises:
+        ValueError: There is no such backend.
+    """
+    if backend is not None and backend not in DRIVERS:
+        raise ValueError(f"backend must be one of {', '.join(DRIVERS)} or None, but is {backend!r}")
+
+
 def choose(device: str = "cpu", backend: str | None = None, prefer: str | None = None) -> Choice:
     """The backend for arrays in the memory of ``device``.
 
@@ -69,8 +79,7 @@ def choose(device: str = "cpu", backend: str | None = None, prefer: str | None =
 
 
 def _requested(device: str, backend: str) -> Choice:
-    if backend not in DRIVERS:
-        raise ValueError(f"backend must be one of {', '.join(DRIVERS)} or None, but is {backend!r}")
+    check_name(backend)
     reason = DRIVERS[backend].unavailable()
     if reason is not None:
         raise RuntimeError(f"backend {backend!r} cannot run here: {reason}")

@@ -4,7 +4,9 @@
 2. Every backend that runs here gives the same bits, for every class and option.
 3. Parameters are updated in place whatever their strides, dtype and alignment; gradients are only read.
 4. ``iter`` counts updates; state is made as zeros, keyed by name; arrays that come, go or move are followed.
-5. Bad input is refused with an error that names the argument or parameter, and changes nothing.
+5. Bad input is refused with an error that names the argument or parameter, and changes nothing; what a constructor
+   can see, there.
+6. Printed, an optimizer is the call that makes another like it.
 """
 
 from __future__ import annotations
@@ -413,6 +415,8 @@ def test_bad_input_is_refused_and_changes_nothing(case, started):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Adam(backend="fast"), "backend must be one of numba, numpy, cupy, triton or None, but is 'fast'"),
+        (lambda: AdamW(state_dtype="int64"), "state_dtype must be float32, .* or None, but is int64"),
         (lambda: SGD(lr=-0.1), "lr must be a finite number >= 0, but is -0.1"),
         (lambda: SGD(lr=float("nan")), "lr must be a finite number >= 0, but is nan"),
         (lambda: SGD(lr=10**400), "lr must be a finite number >= 0, but is 1000"),
@@ -591,3 +595,27 @@ class TestStep:
     def test_bad_input(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             gpuopt.arrays.step(*arguments)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_printed_it_is_the_call_that_makes_another(name):
+    optimizer = OPTIONS[name](backend="numpy", state_dtype=np.float64)
+    again = eval(repr(optimizer), {type(optimizer).__name__: type(optimizer)})
+    names = (*optimizer.settings, "backend")
+    assert type(again) is type(optimizer)
+    assert [getattr(again, each) for each in names] == [getattr(optimizer, each) for each in names]
+    assert np.dtype(again.state_dtype) == np.float64
+    assert repr(again) == repr(optimizer)
+
+
+def test_printed():
+    assert repr(AdamW(lr=0.5)) == (
+        "AdamW(lr=0.5, weight_decay=0.01, maximize=False, beta1=0.9, beta2=0.999, eps=1e-07, amsgrad=False, "
+        "epsilon_hat=True, state_dtype=None, backend=None)"
+    )
+
+
+@pytest.mark.parametrize("make", [SGD, Momentum, NAG, AdaGrad, RMSProp, Adam, AdamW])
+def test_an_unknown_keyword(make):
+    with pytest.raises(TypeError, match=rf"^{make.__name__}\(\) got an unexpected keyword argument 'betas'$"):
+        make(betas=(0.9, 0.999))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import chain
 from operator import attrgetter
 from threading import get_ident
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 
@@ -27,6 +27,15 @@ from gpuopt.watched import States
 Group = dict[str, Any]
 
 _extras_of = attrgetter(*DEFAULTS)
+
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+def _outside_of_graphs(method: _Method) -> _Method:
+    """``method``, which ``torch.compile`` calls as it is instead of compiling it."""
+    reason = "the optimizers of gpuopt launch kernels of their own"
+    return cast(_Method, torch.compiler.disable(method, reason=reason))  # type: ignore[no-untyped-call]
 
 
 class Fused(torch.optim.Optimizer):
@@ -108,7 +117,7 @@ class Fused(torch.optim.Optimizer):
     def _step_supports_amp_scaling(self, _: bool) -> None:
         """Torch's constructors set what the groups say anyway."""
 
-    @torch.compiler.disable(reason="the optimizers of gpuopt launch kernels of their own")  # type: ignore[no-untyped-call]
+    @_outside_of_graphs
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step, of every parameter that has a gradient.
 

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from gpuopt.kernels.drivers import DRIVERS
+from gpuopt.backends import check_name
 from gpuopt.kernels.formats import BY_DTYPE
 
 
@@ -84,9 +84,8 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
             raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
         if isinstance(DEFAULTS[name], bool) and not isinstance(value, bool):  # type: ignore[literal-required]
             raise TypeError(f"{name} must be True or False, but is {value!r}")
-    backend, norm, decay = (extras.get(name) for name in ("backend", "max_grad_norm", "ema_decay"))
-    if backend is not None and backend not in DRIVERS:
-        raise ValueError(f"backend must be one of {', '.join(DRIVERS)} or None, but is {backend!r}")
+    check_name(extras.get("backend"))
+    norm, decay = extras.get("max_grad_norm"), extras.get("ema_decay")
     if norm is not None and not (_is_number(norm) and norm >= 0):
         raise ValueError(f"max_grad_norm must be a number >= 0 or None, but is {norm!r}")
     if decay is not None and not (_is_number(decay) and isfinite(decay) and 0 <= decay <= 1):

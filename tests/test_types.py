@@ -1,0 +1,177 @@
+"""What is installed from a wheel is typed, as mypy and pyright see it at their strictest.
+
+1. Classes and modules that are imported lazily have their types; keywords have theirs; unknown names are errors.
+2. Every Python snippet of the README passes, given what it presupposes, and each example does.
+
+``basedpyright`` is pyright with more rules, which ``typeCheckingMode`` "strict" leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+SEEN = """
+import gpuopt
+import numpy as np
+import torch
+from gpuopt import Adagrad, AdamW, GradScaler, RMSprop
+from typing_extensions import assert_type
+
+model = torch.nn.Linear(3, 3)
+optimizer = AdamW(model.parameters(), lr=1e-3, max_grad_norm=1.0, ema_decay=0.9, fused=True)
+assert_type(optimizer, gpuopt.optim.AdamW)
+assert_type(optimizer.last_grad_norm, torch.Tensor | None)
+assert_type(optimizer.max_grad_norm, float | None)
+with optimizer.averaged_weights():
+    optimizer.zero_grad()
+optimizer.step()
+assert_type(GradScaler("cpu"), gpuopt.optim.GradScaler)
+assert_type(gpuopt.SGD(model.parameters(), momentum=0.9), gpuopt.optim.SGD)
+assert_type(RMSprop(model.parameters(), fused=True, state_dtype=torch.bfloat16), gpuopt.optim.RMSprop)
+assert_type(Adagrad([{"params": model.parameters(), "lr": 0.1}]), gpuopt.optim.Adagrad)
+arrays = gpuopt.arrays.Adam(lr=1e-3, weight_decay=0.1, backend="numpy")
+assert_type(arrays.choice, gpuopt.backends.Choice | None)
+arrays.update({"w": np.zeros(3)}, {"w": np.ones(3)})
+gpuopt.arrays.AdamW(weight_decay=0.1, amsgrad=True)
+"""
+
+WRONG = [
+    "gpuopt.Adamm",
+    "from gpuopt import Lion",
+    "gpuopt.AdamW(params, max_grad_norm='1')",
+    "gpuopt.AdamW(params, grad_norm=1.0)",
+    "gpuopt.SGD(params, betas=(0.9, 0.99))",
+    "gpuopt.RMSprop(params, zero_grads=1)",
+    "gpuopt.Adam(params).averaged_weigths()",
+    "gpuopt.GradScaler(5)",
+    "gpuopt.arrays.Adam(betas=(0.9, 0.99))",
+    "gpuopt.arrays.Adam(lr='0.1')",
+    "gpuopt.arrays.SGD(backend=3)",
+    "gpuopt.arrays.step('adam', [], [], {}, {}, backed='numpy')",
+    "gpuopt.backends.chose('cpu')",
+]
+
+PRESUPPOSED = """
+# mypy: allow-untyped-calls
+# pyright: standard
+from collections.abc import Iterator
+from typing import Any
+import gpuopt
+import numpy as np
+import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+model: torch.nn.Module = torch.nn.Linear(1, 1)
+loader: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+def loss_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: return (outputs - targets).mean()
+def evaluate(model: torch.nn.Module) -> None: ...
+def training() -> Iterator[dict[str, Any]]: yield {}
+"""
+"""What snippets take for granted; PyTorch's own functions have not all got types."""
+
+
+def wheel(folder: Path) -> Path:
+    """A wheel of the checkout, built from a copy, which takes no note of it."""
+    source = folder / "source"
+    source.mkdir()
+    for name in ("gpuopt", "kernels", "bench"):
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(folder)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=True)
+    return folder / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an environment, in which gpuopt is from a wheel and all else from ours, and files to check."""
+    folder = tmp_path_factory.mktemp("types")
+    made = wheel(folder)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "env"], cwd=folder, check=True)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env")}))
+    with zipfile.ZipFile(made) as archive:
+        archive.extractall(site)
+    (site / "ours.pth").write_text(sysconfig.get_path("purelib"))
+    (folder / "seen.py").write_text(SEEN)
+    for index, line in enumerate(WRONG):
+        (folder / f"wrong_{index}.py").write_text(
+            f"import gpuopt\nimport torch\nparams, _ = [torch.ones(3)], gpuopt\n{line}\n"
+        )
+    for index, snippet in enumerate(snippets()):
+        (folder / f"snippet_{index}.py").write_text(PRESUPPOSED.lstrip() + snippet)
+    for example in examples():
+        shutil.copy(example, folder)
+    config = {"typeCheckingMode": "strict", "venvPath": ".", "venv": "env", "exclude": ["source", "env"]}
+    (folder / "pyrightconfig.json").write_text(json.dumps(config | {"reportUnusedExpression": False}))
+    return folder
+
+
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def examples() -> list[Path]:
+    return sorted((ROOT / "examples").glob("*.py"))
+
+
+def by_mypy(project: Path) -> dict[str, list[str]]:
+    files = sorted(path.name for path in project.glob("*.py"))
+    options = ["--strict", "--output=json", "--no-error-summary", "--cache-dir=cache", "--python-executable"]
+    python = str(project / "env" / "bin" / "python")
+    command = [sys.executable, "-m", "mypy", *options, python, *files]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr + done.stdout
+    found: dict[str, list[str]] = {name: [] for name in files}
+    for line in done.stdout.splitlines():
+        fault = json.loads(line)
+        if fault["severity"] == "error":
+            found.setdefault(fault["file"], []).append(f"{fault['line']}: {fault['message']}")
+    return found
+
+
+def by_pyright(project: Path) -> dict[str, list[str]]:
+    command = shutil.which("basedpyright", path=str(Path(sys.executable).parent))
+    if command is None:
+        pytest.skip("needs basedpyright")
+    done = subprocess.run([command, "--outputjson"], cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr + done.stdout
+    found: dict[str, list[str]] = {path.name: [] for path in project.glob("*.py")}
+    for fault in json.loads(done.stdout)["generalDiagnostics"]:
+        if fault["severity"] == "error":
+            at = fault["range"]["start"]["line"] + 1
+            found[Path(fault["file"]).name].append(f"{at}: {fault['message']}")
+    return found
+
+
+def test_it_is_the_wheel_that_is_checked(project: Path) -> None:
+    python = project / "env" / "bin" / "python"
+    code = "import gpuopt, gpuopt.kernels, torch; print(gpuopt.__file__, gpuopt.kernels.__file__, sep='\\n')"
+    done = subprocess.run([python, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    assert all(line.startswith(str(project / "env")) for line in done.stdout.split())
+
+
+@pytest.mark.parametrize("check", [by_mypy, by_pyright])
+def test_what_a_checker_sees(check: Callable[[Path], dict[str, list[str]]], project: Path) -> None:
+    """All at once, since it looks at PyTorch first."""
+    faults = check(project)
+    for index, line in enumerate(WRONG):
+        found = faults.pop(f"wrong_{index}.py")
+        assert found, line
+        assert all(fault.startswith("4: ") for fault in found), found
+    assert len(faults) == 1 + len(snippets()) + len(examples()) > 3
+    assert {name: found for name, found in faults.items() if found} == {}
