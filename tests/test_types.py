@@ -1,7 +1,7 @@
 """What is installed from a wheel is typed, as mypy and pyright see it at their strictest.
 
 1. Classes and modules that are imported lazily have their types; keywords have theirs; unknown names are errors.
-2. Every Python snippet of the README passes, given what it presupposes, and each example does.
+2. Every Python snippet of the README passes, given what it presupposes.
 
 ``basedpyright`` is pyright with more rules, which ``typeCheckingMode`` "strict" leaves out.
 """
@@ -114,8 +114,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
     for index, snippet in enumerate(snippets()):
         (folder / f"snippet_{index}.py").write_text(PRESUPPOSED.lstrip() + snippet)
-    for example in examples():
-        shutil.copy(example, folder)
     config = {"typeCheckingMode": "strict", "venvPath": ".", "venv": "env", "exclude": ["source", "env"]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config | {"reportUnusedExpression": False}))
     return folder
@@ -123,10 +121,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def snippets() -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-
-
-def examples() -> list[Path]:
-    return sorted((ROOT / "examples").glob("*.py"))
 
 
 def by_mypy(project: Path) -> dict[str, list[str]]:
@@ -173,5 +167,5 @@ def test_what_a_checker_sees(check: Callable[[Path], dict[str, list[str]]], proj
         found = faults.pop(f"wrong_{index}.py")
         assert found, line
         assert all(fault.startswith("4: ") for fault in found), found
-    assert len(faults) == 1 + len(snippets()) + len(examples()) > 3
+    assert len(faults) == 1 + len(snippets()) > 3
     assert {name: found for name, found in faults.items() if found} == {}
