@@ -20,6 +20,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("setuptools", reason="needs setuptools")
+
 ROOT = Path(__file__).resolve().parents[1]
 
 SEEN = """
@@ -124,6 +126,7 @@ def snippets() -> list[str]:
 
 
 def by_mypy(project: Path) -> dict[str, list[str]]:
+    pytest.importorskip("mypy", reason="needs mypy")
     files = sorted(path.name for path in project.glob("*.py"))
     options = ["--strict", "--output=json", "--no-error-summary", "--cache-dir=cache", "--python-executable"]
     python = str(project / "env" / "bin" / "python")

@@ -15,17 +15,20 @@ from gpuopt.kernels.formats import BY_DTYPE
 class Extras(TypedDict, total=False):
     """Keywords that every optimizer takes. They are attributes of it too, and may be changed between steps.
 
+    They are for all groups together, and in none. But for ``backend`` a state dict carries them.
+
     Attributes:
         backend: ``"triton"``, ``"cupy"``, ``"numba"`` or ``"numpy"``; None for the fastest that serves the parameters.
         max_grad_norm: Gradients of all groups together are scaled down to this norm where theirs is larger, as by
             ``torch.nn.utils.clip_grad_norm_`` but without being written. None for no clipping.
         error_if_nonfinite: Whether a norm that is infinite or undefined is an error. To say so, the host waits.
         zero_grads: Whether gradients are set to zero as they are read, also by a step that an overflow makes do
-            nothing else.
+            nothing else, for which ``torch.amp.GradScaler`` leaves it to the step to unscale them.
         ema_decay: Decay of an exponential moving average of the parameters, kept as ``ema`` in their state and put in
             their place by :meth:`~gpuopt.optim.base.Fused.averaged_weights`. None for none.
         master_weights: Whether float16 and bfloat16 parameters have a float32 original, kept as ``master_param`` in
-            their state, which is stepped and of which they are a rounded copy.
+            their state, which is stepped and of which they are a rounded copy. Where one was written to since the
+            last step, its original follows.
         state_dtype: Of the rule's slots that are made from now on, of real parameters; None for that of the
             parameter, or of its original.
 
@@ -42,7 +45,11 @@ class Extras(TypedDict, total=False):
 
 
 class Options(Extras, total=False):
-    """The extras, and keywords that are torch's; ``differentiable`` must be False, and ``fused`` chooses nothing."""
+    """The extras, and keywords that are torch's.
+
+    ``differentiable`` must be False, and ``fused`` chooses who unscales gradients under ``torch.amp.GradScaler``: the
+    step if it is true, else the scaler, in a pass of its own.
+    """
 
     maximize: bool
     capturable: bool

@@ -18,8 +18,8 @@ class RMSprop(Fused, torch.optim.RMSprop):
     .. math:: v \leftarrow v + (g^2 - v)(1 - \alpha), \qquad p \leftarrow p - \eta \frac{g}{\sqrt{v} + \epsilon}
 
     Arguments up to ``differentiable``, which must be False, are torch's, and ``foreach`` chooses nothing. The others
-    are those of :class:`~gpuopt.optim.extras.Extras`, and ``fused`` as other classes have it. Sources and the other
-    forms: :mod:`gpuopt.kernels.rules.rmsprop`.
+    are those of :class:`~gpuopt.optim.extras.Extras`, and ``fused`` as in :class:`~gpuopt.optim.extras.Options`.
+    Sources and the other forms: :mod:`gpuopt.kernels.rules.rmsprop`.
     """
 
     rule = RULES["rmsprop"]
