@@ -9,6 +9,7 @@ torch.optim, as if nothing had happened.
 from __future__ import annotations
 
 import re
+from collections import UserList
 from collections.abc import Callable
 from typing import Any
 
@@ -340,6 +341,25 @@ def test_a_learning_rate_of_two_elements() -> None:
     set_grads(pair.ours, 9)
     pair.optimizer.param_groups[1]["lr"] = torch.tensor([0.1, 0.2])
     assert_refused(pair, ValueError, "Tensor lr of group 1 must be 1-element, but has the shape (2,)")
+
+
+@pytest.mark.parametrize(
+    "betas",
+    [[0.9, 0.99], UserList([0.9, 0.99]), torch.tensor([0.9, 0.99]).double()],
+    ids=["list", "sequence", "tensor"],
+)
+def test_betas_of_other_sequences(betas: Any) -> None:
+    """As configuration files make them."""
+    pair, expected = pair_of("AdamW"), pair_of("AdamW")
+    for each, given in ((pair, betas), (expected, (0.9, 0.99))):
+        for group in each.optimizer.param_groups:
+            group["betas"] = given
+        for seed in range(3):
+            set_grads(each.ours, seed)
+            each.optimizer.step()
+    gpuopt.AdamW(parameters(), betas=betas)
+    for param, wanted in zip(pair.ours, expected.ours, strict=True):
+        torch.testing.assert_close(param, wanted)
 
 
 @pytest.mark.parametrize(

@@ -36,8 +36,11 @@ class Rows:
         """No rows yet, for the groups and the state of an optimizer."""
         self._groups, self._recipe, self._states = groups, recipe, states
         self._listed = list(chain.from_iterable(map(_params_of, groups)))
-        at = {param: (group, at) for group, each in enumerate(groups) for at, param in enumerate(each["params"])}
-        self._params, self._at = list(at), list(at.values())
+        places: dict[torch.Tensor, tuple[int, int]] = {}
+        for group, each in enumerate(groups):
+            for at, param in enumerate(each["params"]):
+                places.setdefault(param, (group, at))  # of one that is listed twice, the first
+        self._params, self._at = list(places), list(places.values())
         self._lengths = list(map(len, map(_params_of, groups)))
         self._conjugable = [param for param in self._params if recipe.zero_grads and param.is_complex()]
         self._members: list[Member | None] = [None] * len(self._params)

@@ -50,7 +50,7 @@ def check_pair(values: Any, name: str) -> None:
         TypeError: It is no sequence, or one of two has another type.
         ValueError: There are more or fewer.
     """
-    if not isinstance(values, tuple | list):
+    if isinstance(values, str) or not hasattr(values, "__len__"):
         raise TypeError(f"{name} must be two numbers, but is {values!r}")
     if len(values) != 2:
         raise ValueError(f"{name} must be two numbers, but is {values!r}")
