@@ -96,6 +96,24 @@ def test_they_are_stepped_as_by_torch(case: str) -> None:
         torch.testing.assert_close(pair.ours[at], pair.theirs[at])
 
 
+@pytest.mark.parametrize("nnz", [0, 3])
+@pytest.mark.parametrize(("shape", "dims"), [((7,), 1), ((4, 5), 2), ((4, 3, 2), 1), ((4, 3, 2), 2)], ids=str)
+@each_case
+def test_sparse_in_some_dimensions(case: str, shape: tuple[int, ...], dims: int, nnz: int) -> None:
+    ours, theirs = (nn.Parameter(drawn(torch.empty(shape), 5)) for _ in range(2))
+    name, options = OPTIONS[case]
+    optimizer = getattr(gpuopt, name)([ours], **options)
+    expected = getattr(torch.optim, name)([theirs], **options, foreach=False)
+    for seed in range(3):
+        at = torch.arange(nnz * dims).reshape(dims, nnz) % torch.tensor(shape[:dims]).unsqueeze(1)
+        values = drawn(torch.empty(nnz, *shape[dims:]), seed)
+        for param in (ours, theirs):
+            param.grad = torch.sparse_coo_tensor(at, values, shape, check_invariants=True)
+        optimizer.step()
+        expected.step()
+    assert bits(ours) == bits(theirs)
+
+
 @pytest.mark.parametrize("order", ["sparse first", "dense first"])
 @pytest.mark.parametrize("case", ["SGD", "SGD-maximize", "Adagrad", "Adagrad-maximize"])
 def test_sparse_in_some_steps_and_dense_in_others(case: str, order: str) -> None:
