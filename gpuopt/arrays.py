@@ -234,7 +234,9 @@ class Optimizer:
 
     def __repr__(self) -> str:
         settings = {name: getattr(self, name) for name in self.settings}
-        dtype = None if self.state_dtype is None else _dtype(self.state_dtype).name
+        dtype = self.state_dtype
+        if dtype is not None and not isinstance(dtype, str):
+            dtype = np.dtype(dtype).name
         shown = {**settings, "state_dtype": dtype, "backend": self.backend}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 

@@ -147,6 +147,6 @@ def member_of(
     average = real(state[EMA]) if recipe.averages else None
     stepped, copy = (state[MASTER], base) if MASTER in state else (base, None)
     member = Member(index, group, param, grad, Entries(state, index, touched, is_lent))
-    if MASTER not in old:
+    if member.is_copy and MASTER not in old:
         member.version = param._version
     return member, Tensor(name, (stepped, grad, *own, average, copy)), count
