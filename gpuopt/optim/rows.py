@@ -29,7 +29,7 @@ class Rows:
 
     Attributes:
         new: Those members whose state the optimizer has not been given yet.
-        sparse: Parameters that have a sparse gradient, of the last selection, which has them not.
+        sparse: Parameters whose gradients are sparse, which the last selection leaves out.
     """
 
     def __init__(self, groups: Groups, recipe: Recipe, states: States) -> None:
@@ -62,7 +62,7 @@ class Rows:
         )
 
     def select(self, captured: bool) -> list[Selection]:
-        """The parameters that have a gradient, by device, with their gradients taken; those are apart that are sparse.
+        """The parameters that have a dense gradient, by device, with their gradients taken.
 
         What is ``captured`` by a CUDA graph must have been selected outside of it before.
 
