@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from gpuopt import backends, checkpoint
 from gpuopt.kernels.formats import BY_DTYPE
@@ -39,7 +40,7 @@ class Options(TypedDict, total=False):
     """
 
     maximize: bool
-    state_dtype: Any
+    state_dtype: DTypeLike | None
     backend: str | None
 
 
@@ -235,7 +236,7 @@ class Optimizer:
     def __repr__(self) -> str:
         settings = {name: getattr(self, name) for name in self.settings}
         dtype = self.state_dtype
-        if dtype is not None and not isinstance(dtype, str):
+        if isinstance(dtype, type | np.dtype):
             dtype = np.dtype(dtype).name
         shown = {**settings, "state_dtype": dtype, "backend": self.backend}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
@@ -498,7 +499,9 @@ def step(
 ) -> None:
     """One step in place, for those who keep their own state.
 
-        hyper = gpuopt.kernels.rules.adam.hyper_at(step=1, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8)
+        from gpuopt.kernels.rules import adam
+
+        hyper = adam.hyper_at(step=1, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8)
         gpuopt.arrays.step("adam", [p], [g], {"exp_avg": [m], "exp_avg_sq": [v]}, hyper)
 
     Args:
@@ -547,9 +550,9 @@ def step(
 def _dtype(state_dtype: Any) -> np.dtype[Any]:
     try:
         dtype: np.dtype[Any] = np.dtype(state_dtype)
-        if dtype.name in BY_DTYPE:
+        if dtype.name in BY_DTYPE and dtype.isnative:
             return dtype
-        raise ValueError(f"state_dtype must be {', '.join(BY_DTYPE)} or None, but is {dtype.name}")
+        raise ValueError(f"state_dtype must be {', '.join(BY_DTYPE)} in native byte order or None, but is {dtype}")
     except TypeError:
         hint = ", which needs ml_dtypes to be imported" if state_dtype == "bfloat16" else ""
         raise TypeError(f"state_dtype must be a dtype or None, but is {state_dtype!r}{hint}") from None

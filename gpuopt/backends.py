@@ -42,7 +42,7 @@ def check_name(backend: str | None) -> None:
     Raises:
         ValueError: There is no such backend.
     """
-    if backend is not None and backend not in DRIVERS:
+    if backend is not None and not (isinstance(backend, str) and backend in DRIVERS):
         raise ValueError(f"backend must be one of {', '.join(DRIVERS)} or None, but is {backend!r}")
 
 

@@ -6,7 +6,7 @@
 4. ``iter`` counts updates; state is made as zeros, keyed by name; arrays that come, go or move are followed.
 5. Bad input is refused with an error that names the argument or parameter, and changes nothing; what a constructor
    can see, there.
-6. Printed, an optimizer is the call that makes another like it.
+6. Printed, an optimizer is the call that makes another like it, or shows what has been set and cannot be.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pytest
 
 import gpuopt
 from gpuopt.arrays import NAG, SGD, AdaGrad, Adam, AdamW, Momentum, RMSProp
+from gpuopt.kernels import drivers
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.kernels.drivers import numba as numba_driver
 from gpuopt.plan import Selection
@@ -416,7 +417,9 @@ def test_bad_input_is_refused_and_changes_nothing(case, started):
     ("make", "message"),
     [
         (lambda: Adam(backend="fast"), "backend must be one of numba, numpy, cupy, triton or None, but is 'fast'"),
+        (lambda: SGD(backend=["numpy"]), r"backend must be one of numba, .* or None, but is \['numpy'\]"),
         (lambda: AdamW(state_dtype="int64"), "state_dtype must be float32, .* or None, but is int64"),
+        (lambda: Adam(state_dtype=">f4"), "state_dtype must be float32, .* in native byte order or None, but is >f4"),
         (lambda: SGD(lr=-0.1), "lr must be a finite number >= 0, but is -0.1"),
         (lambda: SGD(lr=float("nan")), "lr must be a finite number >= 0, but is nan"),
         (lambda: SGD(lr=10**400), "lr must be a finite number >= 0, but is 1000"),
@@ -559,6 +562,15 @@ def test_one_gradient_may_serve_two_parameters():
     assert np.all(p["b"] == -1)
 
 
+def test_a_backend_that_cannot_run_here_is_refused_by_the_update_alone(monkeypatch):
+    monkeypatch.setattr(drivers, "find_spec", lambda name: None)
+    optimizer, p = Adam(backend="cupy"), arrays(0)
+    with pytest.raises(RuntimeError, match="backend 'cupy' cannot run here: cupy is not installed"):
+        optimizer.update(p, arrays(1))
+    assert same(p, arrays(0))
+    assert optimizer.iter == 0
+
+
 class TestStep:
     """The functional form."""
 
@@ -606,6 +618,13 @@ def test_printed_it_is_the_call_that_makes_another(name):
     assert [getattr(again, each) for each in names] == [getattr(optimizer, each) for each in names]
     assert np.dtype(again.state_dtype) == np.float64
     assert repr(again) == repr(optimizer)
+
+
+@pytest.mark.parametrize(("name", "value"), [("state_dtype", 5), ("backend", "fast"), ("lr", "0.1")])
+def test_printed_it_shows_what_the_next_update_refuses(name, value):
+    optimizer = Adam()
+    setattr(optimizer, name, value)
+    assert f"{name}={value!r}" in repr(optimizer)
 
 
 def test_printed():

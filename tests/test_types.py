@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,11 +25,15 @@ pytest.importorskip("setuptools", reason="needs setuptools")
 
 ROOT = Path(__file__).resolve().parents[1]
 
+ALONE = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+"""An environment that leads to no other gpuopt than that which is installed."""
+
 SEEN = """
 import gpuopt
 import numpy as np
 import torch
 from gpuopt import Adagrad, AdamW, GradScaler, RMSprop
+from gpuopt.kernels.rules import adam
 from typing_extensions import assert_type
 
 model = torch.nn.Linear(3, 3)
@@ -36,17 +41,26 @@ optimizer = AdamW(model.parameters(), lr=1e-3, max_grad_norm=1.0, ema_decay=0.9,
 assert_type(optimizer, gpuopt.optim.AdamW)
 assert_type(optimizer.last_grad_norm, torch.Tensor | None)
 assert_type(optimizer.max_grad_norm, float | None)
-with optimizer.averaged_weights():
-    optimizer.zero_grad()
+with optimizer.averaged_weights() as nothing:
+    assert_type(nothing, None)
 optimizer.step()
-assert_type(GradScaler("cpu"), gpuopt.optim.GradScaler)
+assert_type(optimizer.step(lambda: torch.ones(())), torch.Tensor)
+torch.optim.lr_scheduler.StepLR(optimizer, 1)
+scaler = GradScaler("cpu")
+assert_type(scaler, gpuopt.optim.GradScaler)
+assert_type(scaler.step(optimizer), float | None)
 assert_type(gpuopt.SGD(model.parameters(), momentum=0.9), gpuopt.optim.SGD)
 assert_type(RMSprop(model.parameters(), fused=True, state_dtype=torch.bfloat16), gpuopt.optim.RMSprop)
 assert_type(Adagrad([{"params": model.parameters(), "lr": 0.1}]), gpuopt.optim.Adagrad)
 arrays = gpuopt.arrays.Adam(lr=1e-3, weight_decay=0.1, backend="numpy")
+assert_type(arrays, gpuopt.arrays.Adam)
+assert_type((arrays.lr, arrays.iter, arrays.maximize, arrays.backend), tuple[float, int, bool, str | None])
 assert_type(arrays.choice, gpuopt.backends.Choice | None)
 arrays.update({"w": np.zeros(3)}, {"w": np.ones(3)})
-gpuopt.arrays.AdamW(weight_decay=0.1, amsgrad=True)
+gpuopt.arrays.AdamW(weight_decay=0.1, amsgrad=True, state_dtype=np.float32).state_dtype = "float64"
+hyper = adam.hyper_at(step=1, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8)
+p, g, m, v = np.zeros((4, 3))
+gpuopt.arrays.step("adam", [p], [g], {"exp_avg": [m], "exp_avg_sq": [v]}, hyper)
 """
 
 WRONG = [
@@ -61,17 +75,18 @@ WRONG = [
     "gpuopt.arrays.Adam(betas=(0.9, 0.99))",
     "gpuopt.arrays.Adam(lr='0.1')",
     "gpuopt.arrays.SGD(backend=3)",
+    "gpuopt.arrays.RMSProp(state_dtype=torch.float32)",
+    "gpuopt.arrays.AdamW(weight_decay='1')",
+    "gpuopt.arrays.Adam().updat({}, {})",
     "gpuopt.arrays.step('adam', [], [], {}, {}, backed='numpy')",
     "gpuopt.backends.chose('cpu')",
 ]
 
 PRESUPPOSED = """
 # mypy: allow-untyped-calls
-# pyright: standard
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnusedImport=false
 from collections.abc import Iterator
 from typing import Any
-import gpuopt
-import numpy as np
 import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -131,7 +146,7 @@ def by_mypy(project: Path) -> dict[str, list[str]]:
     options = ["--strict", "--output=json", "--no-error-summary", "--cache-dir=cache", "--python-executable"]
     python = str(project / "env" / "bin" / "python")
     command = [sys.executable, "-m", "mypy", *options, python, *files]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=project, env=ALONE, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr + done.stdout
     found: dict[str, list[str]] = {name: [] for name in files}
     for line in done.stdout.splitlines():
@@ -142,10 +157,11 @@ def by_mypy(project: Path) -> dict[str, list[str]]:
 
 
 def by_pyright(project: Path) -> dict[str, list[str]]:
-    command = shutil.which("basedpyright", path=str(Path(sys.executable).parent))
-    if command is None:
+    program = shutil.which("basedpyright", path=str(Path(sys.executable).parent))
+    if program is None:
         pytest.skip("needs basedpyright")
-    done = subprocess.run([command, "--outputjson"], cwd=project, capture_output=True, text=True, check=False)
+    command = [program, "--outputjson"]
+    done = subprocess.run(command, cwd=project, env=ALONE, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr + done.stdout
     found: dict[str, list[str]] = {path.name: [] for path in project.glob("*.py")}
     for fault in json.loads(done.stdout)["generalDiagnostics"]:
@@ -158,7 +174,8 @@ def by_pyright(project: Path) -> dict[str, list[str]]:
 def test_it_is_the_wheel_that_is_checked(project: Path) -> None:
     python = project / "env" / "bin" / "python"
     code = "import gpuopt, gpuopt.kernels, torch; print(gpuopt.__file__, gpuopt.kernels.__file__, sep='\\n')"
-    done = subprocess.run([python, "-c", code], cwd=project, capture_output=True, text=True, check=True)
+    command = [python, "-c", code]
+    done = subprocess.run(command, cwd=project, env=ALONE, capture_output=True, text=True, check=True)
     assert all(line.startswith(str(project / "env")) for line in done.stdout.split())
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import chain
 from operator import attrgetter
 from threading import get_ident
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast, overload
 
 import torch
 
@@ -29,6 +29,7 @@ Group = dict[str, Any]
 _extras_of = attrgetter(*DEFAULTS)
 
 
+_Loss = TypeVar("_Loss")
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
@@ -116,6 +117,12 @@ class Fused(torch.optim.Optimizer):
     @_step_supports_amp_scaling.setter
     def _step_supports_amp_scaling(self, _: bool) -> None:
         """Torch's constructors set what the groups say anyway."""
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], _Loss]) -> _Loss: ...
 
     @_outside_of_graphs
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

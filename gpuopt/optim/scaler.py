@@ -18,7 +18,7 @@ class GradScaler(torch.amp.GradScaler):
     other optimizers, gradients that were unscaled by ``unscale_``, and the scale itself are treated as ever.
     """
 
-    def step(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> Any:
+    def step(self, optimizer: torch.optim.Optimizer, *args: Any, **kwargs: Any) -> float | None:
         """As torch's."""
         if not isinstance(optimizer, Fused) or optimizer._has_sparse_grads():
             return super().step(optimizer, *args, **kwargs)
