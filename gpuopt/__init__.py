@@ -37,4 +37,4 @@ else:  # a __getattr__ would have type checkers take any name, for Any
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from copy import deepcopy
+from copy import copy, deepcopy
 from pathlib import Path
 
 import pytest
@@ -458,11 +458,12 @@ def test_without_extras_a_state_dict_has_the_keys_of_torch():
 
 @pytest.mark.parametrize("name", CARRIED)
 def test_what_the_constructor_was_told_stays(name):
-    optimizer = new(gpuopt, "AdamW", params(torch.bfloat16), **{name: CARRIED[name]})
+    extras = {"max_grad_norm": 0.5} if name == "error_if_nonfinite" else {}
+    optimizer = new(gpuopt, "AdamW", params(torch.bfloat16), **extras | {name: CARRIED[name]})
     default = getattr(new(gpuopt, "AdamW", params()), name)
     train(optimizer, range(1))
     saved = optimizer.state_dict()
-    told = new(gpuopt, "AdamW", params(torch.bfloat16), **{name: default})
+    told = new(gpuopt, "AdamW", params(torch.bfloat16), **extras | {name: default})
     with pytest.warns(
         UserWarning, match=f"^{name} stays .* as this optimizer was told, where the state dict"
     ) as caught:
@@ -533,7 +534,7 @@ def test_another_rule_is_refused(saves, loads, library, steps):
     assert_same(checkpoint(loader), before)
 
 
-@pytest.mark.parametrize("entry", ["exp_avg", "exp_avg_sq", "step", "max_exp_avg_sq"])
+@pytest.mark.parametrize("entry", ["exp_avg", "exp_avg_sq", "step"])
 def test_state_that_has_lost_an_entry_is_refused(entry):
     saver, loader = (new(gpuopt, "Adam-amsgrad", params()) for _ in range(2))
     train(saver, range(1))
@@ -542,6 +543,70 @@ def test_state_that_has_lost_an_entry_is_refused(entry):
     with pytest.raises(ValueError, match=f"^state_dict must be of Adam, but state of parameter 2 has no {entry}$"):
         loader.load_state_dict(saved)
     assert not loader.state
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("RMSprop", {"momentum": 0.0}, {"momentum": 0.9}),
+        ("RMSprop", {"centered": False}, {"centered": True}),
+        ("Adam", {"amsgrad": False}, {"amsgrad": True}),
+    ],
+)
+def test_an_option_that_was_switched_on_while_a_parameter_was_frozen(name, before, after):
+    made = [params(), params()]
+    optimizer, loaded = (getattr(gpuopt, name)(each, lr=0.01, **before) for each in made)
+    train(optimizer, range(2))
+    optimizer.param_groups[0].update(after)
+    optimizer.load_state_dict(optimizer.state_dict())
+    train(optimizer, range(2, 4), without=[2])
+    loaded.load_state_dict(deepcopy(optimizer.state_dict()))
+    for one, other in zip(*made, strict=True):
+        other.data.copy_(one)
+    for each in (optimizer, loaded):
+        train(each, range(4, 6))
+    assert_same(checkpoint(loaded), checkpoint(optimizer))
+
+
+def test_state_of_extras_that_nothing_is_said_of():
+    """As of a state dict whose groups were made anew."""
+    saver = new(gpuopt, "AdamW", params(torch.bfloat16), ema_decay=0.9, master_weights=True)
+    train(saver, range(1))
+    saved = saver.state_dict()
+    for group in saved["param_groups"]:
+        del group["ema_decay"], group["master_weights"]
+    with pytest.warns(UserWarning, match=r"^the state dict has (ema|master_param), but says nothing of ") as caught:
+        new(gpuopt, "AdamW", params(torch.bfloat16)).load_state_dict(saved)
+    assert [each.filename for each in caught] == [__file__] * 2
+    new(gpuopt, "AdamW", params(torch.bfloat16), ema_decay=0.9, master_weights=True).load_state_dict(saved)
+
+
+def test_an_extra_that_cannot_be():
+    saved = new(gpuopt, "AdamW", params(), ema_decay=0.9).state_dict()
+    for group in saved["param_groups"]:
+        group["ema_decay"] = "x"
+    optimizer = new(gpuopt, "AdamW", params())
+    with pytest.raises(ValueError, match=r"ema_decay must be in \[0, 1\] or None, but is 'x'"):
+        optimizer.load_state_dict(saved)
+    assert optimizer.ema_decay is None
+
+
+def test_a_pickle_from_before_state_dicts_carried_extras():
+    optimizer = new(gpuopt, "AdamW", params(), ema_decay=0.9)
+    state = optimizer.__getstate__()
+    del state["_unsaid"]
+    old = gpuopt.AdamW.__new__(gpuopt.AdamW)
+    old.__setstate__(state)
+    deepcopy(old).load_state_dict(optimizer.state_dict())
+    assert old.ema_decay == 0.9
+
+
+def test_a_copy_has_extras_of_its_own():
+    optimizer = new(gpuopt, "AdamW", params())
+    other = copy(optimizer)
+    other.load_state_dict(new(gpuopt, "AdamW", params(), ema_decay=0.9).state_dict())
+    optimizer.load_state_dict(new(gpuopt, "AdamW", params(), ema_decay=0.5).state_dict())
+    assert (other.ema_decay, optimizer.ema_decay) == (0.9, 0.5)
 
 
 def test_a_checkpoint_from_before_there_were_switches_is_loaded():

@@ -144,6 +144,20 @@ def test_an_empty_tensor_beside_float64(kind, wide):
     assert made[1].tolist() == [-1.0] * wide
 
 
+@pytest.mark.parametrize("extra", [{}, {"fused": True}], ids=["", "fused"])
+def test_a_step_that_fails_leaves_no_scale_behind(extra):
+    param, scaler = torch.nn.Parameter(torch.zeros(3)), new_scaler(gpuopt.GradScaler)
+    optimizer = gpuopt.SGD([param], lr=1.0, **extra)
+    scaler.scale(param.sum()).backward()
+    optimizer.param_groups[0]["lr"] = "1"
+    with pytest.raises(TypeError, match="lr of group 0"):
+        scaler.step(optimizer)
+    optimizer.param_groups[0]["lr"] = 1.0
+    param.grad = torch.ones(3)
+    optimizer.step()
+    assert param.tolist() == [-1.0] * 3
+
+
 def test_a_step_that_fails_before_it_looks_leaves_nothing_behind():
     param, scaler = torch.nn.Parameter(torch.zeros(3)), new_scaler(gpuopt.GradScaler)
     optimizer = gpuopt.SGD([param], lr=1.0)
@@ -152,7 +166,6 @@ def test_a_step_that_fails_before_it_looks_leaves_nothing_behind():
     with pytest.raises(ValueError, match="max_grad_norm"):
         scaler.step(optimizer)
     optimizer.max_grad_norm = None
-    del optimizer.grad_scale, optimizer.found_inf  # which torch leaves
     param.grad.fill_(float("inf"))
     optimizer.step()
     assert param.tolist() == [-float("inf")] * 3

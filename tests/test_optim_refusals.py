@@ -336,6 +336,24 @@ def test_settings_that_are_no_numbers_later(name: str, setting: str, steps: int)
     assert_goes_on(pair)
 
 
+SWITCHES = {
+    "Adam": ["amsgrad", "maximize", "foreach", "fused"],
+    "AdamW": ["amsgrad", "capturable"],
+    "RMSprop": ["centered", "maximize"],
+    "SGD": ["nesterov", "maximize"],
+    "Adagrad": ["maximize", "fused"],
+}
+
+
+@pytest.mark.parametrize(("name", "switch"), [(name, switch) for name in SWITCHES for switch in SWITCHES[name]])
+def test_switches_that_are_strings(name: str, switch: str) -> None:
+    more = {"momentum": 0.9} if switch == "nesterov" else {}
+    for group in ({switch: "False"}, {}):
+        given = more if group else more | {switch: "False"}
+        with pytest.raises(TypeError, match=f"^{switch} of group 0 must be True or False, but is 'False'$"):
+            getattr(gpuopt, name)([{"params": parameters(), **group}], **given)
+
+
 def test_a_learning_rate_of_two_elements() -> None:
     pair = pair_of("Adam")
     set_grads(pair.ours, 9)
@@ -438,6 +456,11 @@ EXTRAS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"error_if_nonfinite": 1}, TypeError, "error_if_nonfinite must be True or False, but is 1"),
     ({"zero_grads": None}, TypeError, "zero_grads must be True or False, but is None"),
     ({"master_weights": "yes"}, TypeError, "master_weights must be True or False, but is 'yes'"),
+    (
+        {"error_if_nonfinite": True},
+        ValueError,
+        "error_if_nonfinite must be False where max_grad_norm is None: give float('inf') to clip nothing",
+    ),
     ({"ema_decay": 1.5}, ValueError, "ema_decay must be in [0, 1] or None, but is 1.5"),
     ({"ema_decay": -0.1}, ValueError, "ema_decay must be in [0, 1] or None, but is -0.1"),
     ({"ema_decay": float("nan")}, ValueError, "ema_decay must be in [0, 1] or None, but is nan"),

@@ -130,6 +130,27 @@ def test_momentum_that_began_dense() -> None:
     pair.assert_close()
 
 
+def test_a_sum_starts_from_what_the_constructor_says() -> None:
+    ours, theirs = (nn.Parameter(torch.ones(ROWS, WIDTH)) for _ in range(2))
+    for param, library in ((ours, gpuopt), (theirs, torch.optim)):
+        optimizer = library.Adagrad([{"params": [param], "initial_accumulator_value": 4.0}], lr=0.1)
+        param.grad = sparse(0)
+        optimizer.step()
+    assert bits(ours) == bits(theirs)
+
+
+def test_what_torch_has_no_arithmetic_for_is_refused() -> None:
+    dense, half = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(ROWS, WIDTH, dtype=torch.float16))
+    dense.grad, half.grad = torch.ones(3), sparse(0).half()
+    optimizer = gpuopt.SGD([dense, half], lr=0.1, momentum=0.9)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=r"momentum must be 0 where a gradient is sparse .* float16 on a CPU"):
+            optimizer.step()
+    assert dense.tolist() == [1.0] * 3
+    half.grad = None
+    optimizer.step()
+
+
 def test_momentum_that_began_sparse_meets_a_dense_gradient() -> None:
     pair = pair_of("SGD-momentum")
     step(pair, 0)

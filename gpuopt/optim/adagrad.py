@@ -55,7 +55,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
         super().share_memory()
 
     def _step_sparse(self, group: Group, param: torch.Tensor, state: dict[str, Any]) -> None:
-        step_adagrad(group, param, state)
+        step_adagrad(group, param, state, self._initial())
 
     def _settings(self, group: Group) -> tuple[Any, ...]:
         return group["eps"], group["lr_decay"]

@@ -20,7 +20,7 @@ from gpuopt.optim.member import Recipe
 from gpuopt.optim.norm import clip, find_inf, sum_squares
 from gpuopt.optim.rows import Rows
 from gpuopt.optim.selection import Scaling, Selection, Settings
-from gpuopt.optim.settings import check_number, names_of
+from gpuopt.optim.settings import SWITCHES, check_number, check_switch, names_of
 from gpuopt.optim.state import EMA, STEP
 from gpuopt.watched import States
 
@@ -190,6 +190,8 @@ class Fused(torch.optim.Optimizer):
             index = len(self.param_groups)
             check_group(param_group, self._extras(), index)
             group = {**self.defaults, **param_group}
+            for name in SWITCHES & set(group):
+                check_switch(group[name], f"{name} of group {index}")
             for name, value in zip(names_of(self.rule), self._row(group), strict=True):
                 check_number(value, f"{name} of group {index}")
         super().add_param_group(param_group)
@@ -223,8 +225,8 @@ class Fused(torch.optim.Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies and pickles: all but the plans, which hold addresses."""
-        own = {name: getattr(self, name) for name in ("last_grad_norm", "_scheduled", "_unsaid")}
-        return {**super().__getstate__(), **self._extras(), **own}
+        own = {name: getattr(self, name) for name in ("last_grad_norm", "_scheduled", "_is_torn")}
+        return {**super().__getstate__(), **self._extras(), **own, "_unsaid": dict(self._unsaid)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -233,6 +235,9 @@ class Fused(torch.optim.Optimizer):
                 group.setdefault(name, value)
         self.state = States(self.state)
         self._stepping = {}
+        if "_unsaid" not in self.__dict__:  # of a pickle from before there was this
+            extras = self._extras()
+            self._unsaid = {name: default for name, default in DEFAULTS.items() if extras[name] == default}
 
     def _has_sparse_grads(self) -> bool:
         """Whether the gradient of a parameter is sparse, and that is no error."""
@@ -366,12 +371,12 @@ class Fused(torch.optim.Optimizer):
     def _launch(self, selections: list[Selection], rows: Rows) -> None:
         """Steps everything, and lets the optimizer have state that is new, unless an overflow is known to the host."""
         self._is_torn = True
+        for each in rows.sparse:  # first, since torch may know no arithmetic for them
+            self._launch_sparse(each)
         if not (selections and selections[0].skips):
             rows.keep_state()
         for selection in selections:
             selection.step()
-        for each in rows.sparse:
-            self._launch_sparse(each)
         self._is_torn = False
 
     def _launch_sparse(self, each: sparse.Sparse) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gpuopt.kernels.warn import warn
-from gpuopt.optim.extras import DEFAULTS
-from gpuopt.optim.state import STEP, missing_from
+from gpuopt.optim.extras import DEFAULTS, check
+from gpuopt.optim.state import EMA, MASTER, STEP, missing_from
 from gpuopt.watched import Entries
 
 if TYPE_CHECKING:
@@ -59,13 +59,14 @@ def loading(optimizer: Fused) -> Iterator[None]:
     It takes the state dict as the pre-hooks of ``optimizer`` leave it, and is done before its post-hooks.
 
     Raises:
-        ValueError: The state dict is of another rule, or state is incomplete.
+        TypeError, ValueError: The state dict is of another rule, or state is incomplete, or an extra cannot be.
     """
     extras: dict[str, Any] = {}
 
     def take(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         _check(optimizer, state_dict)
         extras.update(_extras_of(state_dict["param_groups"]))
+        check(extras, type(optimizer).__name__)
         groups = [{k: v for k, v in group.items() if k not in _SAVED} for group in state_dict["param_groups"]]
         boxed = {key: _boxed(entries) for key, entries in state_dict["state"].items()}
         return {**state_dict, "state": boxed, "param_groups": groups}
@@ -90,29 +91,29 @@ def _check(optimizer: Fused, state_dict: Mapping[str, Any]) -> None:
     """Refuses a state dict of another rule, which torch would take, and state that lacks what must be there.
 
     That groups have other settings tells it, by numbers alone: switches came to ``torch.optim`` one by one, and old
-    checkpoints have not all of them.
+    checkpoints have not all of them. What an option needs may be missing, of a parameter that has had no gradient since
+    it was switched on.
     """
     owner = type(optimizer).__name__
-    numbers = {name for name, value in optimizer.defaults.items() if _is_number(value)}
-    slots: dict[Any, tuple[str, ...]] = {}
+    numbers = {name for name, value in optimizer.defaults.items() if _is_numeric(value)}
+    listed: set[Any] = set()
     for group in state_dict["param_groups"]:
         lacking = sorted(numbers - set(group))
         if lacking:
             raise ValueError(f"state_dict must be of {owner}, but its groups have no {', '.join(lacking)}")
-        asked_for = optimizer._options({**optimizer.defaults, **group})
-        slots |= dict.fromkeys(group["params"], (*optimizer.rule.required, *asked_for))
+        listed.update(group["params"])
     for key, entries in state_dict["state"].items():
-        if key in slots and isinstance(entries, dict):
-            lacking = missing_from(entries, optimizer.rule, slots[key])
+        if key in listed and isinstance(entries, dict):
+            lacking = missing_from(entries, optimizer.rule, optimizer.rule.required)
             if lacking:
                 raise ValueError(
                     f"state_dict must be of {owner}, but state of parameter {key} has no {', '.join(lacking)}"
                 )
 
 
-def _is_number(value: Any) -> bool:
+def _is_numeric(value: Any) -> bool:
     if isinstance(value, tuple | list):
-        return all(map(_is_number, value))
+        return all(map(_is_numeric, value))
     return isinstance(value, Real | torch.Tensor) and not isinstance(value, bool)
 
 
@@ -137,6 +138,10 @@ def _restore(optimizer: Fused, extras: Mapping[str, Any]) -> None:
             setattr(optimizer, name, value)
         elif current != value and value != _SAVED[name]:
             warn(f"{name} stays {current!r}, as this optimizer was told, where the state dict has {value!r}")
+    for name, entry in (("ema_decay", EMA), ("master_weights", MASTER)):
+        kept = any(isinstance(entries, dict) and entry in entries for entries in optimizer.state.values())
+        if kept and name in unsaid and not getattr(optimizer, name):
+            warn(f"the state dict has {entry}, but says nothing of {name}: set it, or the next step drops {entry}")
 
 
 def _boxed(entries: Any) -> Any:

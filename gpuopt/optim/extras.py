@@ -21,14 +21,15 @@ class Extras(TypedDict, total=False):
         backend: ``"triton"``, ``"cupy"``, ``"numba"`` or ``"numpy"``; None for the fastest that serves the parameters.
         max_grad_norm: Gradients of all groups together are scaled down to this norm where theirs is larger, as by
             ``torch.nn.utils.clip_grad_norm_`` but without being written. None for no clipping.
-        error_if_nonfinite: Whether a norm that is infinite or undefined is an error. To say so, the host waits.
+        error_if_nonfinite: Whether a norm that is infinite or undefined is an error, where there is a
+            ``max_grad_norm``, which may be infinite. To say so, the host waits.
         zero_grads: Whether gradients are set to zero as they are read, also by a step that an overflow makes do
             nothing else, for which ``torch.amp.GradScaler`` leaves it to the step to unscale them.
         ema_decay: Decay of an exponential moving average of the parameters, kept as ``ema`` in their state and put in
             their place by :meth:`~gpuopt.optim.base.Fused.averaged_weights`. None for none.
         master_weights: Whether float16 and bfloat16 parameters have a float32 original, kept as ``master_param`` in
             their state, which is stepped and of which they are a rounded copy. Where one was written to since the
-            last step, its original follows.
+            last step, its original follows, but not where that was through ``.data``, of which PyTorch keeps no count.
         state_dtype: Of the rule's slots that are made from now on, of real parameters; None for that of the
             parameter, or of its original.
 
@@ -95,6 +96,10 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
     norm, decay = extras.get("max_grad_norm"), extras.get("ema_decay")
     if norm is not None and not (_is_number(norm) and norm >= 0):
         raise ValueError(f"max_grad_norm must be a number >= 0 or None, but is {norm!r}")
+    if extras.get("error_if_nonfinite") and norm is None:
+        raise ValueError(
+            "error_if_nonfinite must be False where max_grad_norm is None: give float('inf') to clip nothing"
+        )
     if decay is not None and not (_is_number(decay) and isfinite(decay) and 0 <= decay <= 1):
         raise ValueError(f"ema_decay must be in [0, 1] or None, but is {decay!r}")
     dtype = extras.get("state_dtype")

@@ -25,6 +25,10 @@ class GradScaler(torch.amp.GradScaler):
         optimizer._is_told = True
         try:
             return super().step(optimizer, *args, **kwargs)
+        except BaseException:
+            for name in ("grad_scale", "found_inf"):  # which torch would leave for whatever step comes next
+                optimizer.__dict__.pop(name, None)
+            raise
         finally:
             optimizer._is_told, optimizer._to_find_inf = False, None  # the step may have failed before it looked
 

@@ -14,6 +14,22 @@ PLAIN = float, int
 """Types of numbers that need no further look, which every step takes at every setting."""
 
 
+SWITCHES = frozenset(
+    [
+        "amsgrad",
+        "capturable",
+        "centered",
+        "decoupled_weight_decay",
+        "differentiable",
+        "foreach",
+        "fused",
+        "maximize",
+        "nesterov",
+    ]
+)
+"""Settings of groups that are on or off, in one optimizer or another."""
+
+
 def names_of(rule: Rule) -> tuple[str, ...]:
     """What :func:`gpuopt.kernels.schedule.row_at` takes for ``rule``, by name and in order."""
     return (*Common._fields, *rule.settings)
@@ -41,6 +57,16 @@ def check_number(value: Any, name: str) -> None:
         raise TypeError(f"{name} must be a number or a tensor of one element, but is {value!r}")
     if is_tensor and value.numel() != 1:
         raise ValueError(f"Tensor {name} must be 1-element, but has the shape {tuple(value.shape)}")
+
+
+def check_switch(value: Any, name: str) -> None:
+    """Refuses a string, which would be taken for True, as that of a configuration file may be.
+
+    Raises:
+        TypeError: It is one.
+    """
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be True or False, but is {value!r}")
 
 
 def check_pair(values: Any, name: str) -> None:

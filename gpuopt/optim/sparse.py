@@ -55,8 +55,10 @@ def check(
             raise RuntimeError(f"{name} must be {allowed[0]} {called}, but is {extras[name]}")
     if scaling.loss_scale is not None or scaling.found_inf is not None:
         raise RuntimeError(
-            f"fused and zero_grads must be off {called} and a GradScaler is used, which unscales it then"
+            f"fused and zero_grads must be off {called} under a GradScaler, which can unscale it only before the step"
         )
+    if each.group.get("momentum") and each.param.dtype is torch.float16 and each.param.device.type == "cpu":
+        raise RuntimeError(f"momentum must be 0 {called} and float16 on a CPU, where PyTorch cannot add two of them")
     if captured:
         raise RuntimeError(f"a CUDA graph cannot capture step() {called}")
 
@@ -72,11 +74,11 @@ def step_sgd(group: dict[str, Any], param: torch.Tensor, state: dict[str, Any]) 
         state["momentum_buffer"] = buffers[0]
 
 
-def step_adagrad(group: dict[str, Any], param: torch.Tensor, state: dict[str, Any]) -> None:
-    """The step of ``torch.optim.Adagrad``: of the sum and of the parameter it changes what the gradient has."""
+def step_adagrad(group: dict[str, Any], param: torch.Tensor, state: dict[str, Any], initial: float) -> None:
+    """The step of ``torch.optim.Adagrad``, with a sum that starts from ``initial``."""
     assert param.grad is not None
     if state.get("sum") is None:
-        state |= state_of(param, state, Wanted(("sum",), float(group["initial_accumulator_value"])))
+        state |= state_of(param, state, Wanted(("sum",), initial))
     state.setdefault(STEP, torch.tensor(0.0, device="cpu"))
     settings = {name: group[name] for name in ("lr", "weight_decay", "lr_decay", "eps", "maximize")}
     sums, steps = [state["sum"]], [state[STEP]]
