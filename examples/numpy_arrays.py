@@ -1,4 +1,4 @@
-"""NumPy alone, or CuPy on a GPU: a network of two layers by hand, whose parameters are a dict of arrays.
+"""NumPy alone: a network of two layers by hand, whose parameters are a dict of arrays.
 
 Run it with ``python examples/numpy_arrays.py``; it needs ``gpuopt``, and is faster with ``gpuopt[cpu]``.
 """

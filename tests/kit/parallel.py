@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from pathlib import Path
 from typing import Any
@@ -27,24 +28,29 @@ def _train(rank: int, how: str, folder: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=PROCESSES)
     try:
-        model = DistributedDataParallel(new_model())
-        optimizer = {"ddp": _plain, "zero": _zero_redundancy}[how](model)
-        for inputs, targets in new_loader():
-            share = slice(rank * BATCH // PROCESSES, (rank + 1) * BATCH // PROCESSES)
-            optimizer.zero_grad()
-            loss_of(model, [inputs[share], targets[share]]).backward()
-            optimizer.step()
-        own = optimizer.optim if how == "zero" else optimizer
-        params = [param for group in own.param_groups for param in group["params"]]
-        ended = {
-            "kind": type(own).__name__,
-            "params": [param.detach() for param in model.parameters()],
-            "norm": own.last_grad_norm,
-            "owned": sum(param in own.state for param in params),
-        }
-        torch.save(ended, folder / f"{rank}.pt")
+        _train_in_group(rank, how, folder)
+        gc.collect()  # a model that outlives its group leaves gloo's thread at work when Python ends, which aborts
     finally:
         distributed.destroy_process_group()
+
+
+def _train_in_group(rank: int, how: str, folder: Path) -> None:
+    model = DistributedDataParallel(new_model())
+    optimizer = {"ddp": _plain, "zero": _zero_redundancy}[how](model)
+    for inputs, targets in new_loader():
+        share = slice(rank * BATCH // PROCESSES, (rank + 1) * BATCH // PROCESSES)
+        optimizer.zero_grad()
+        loss_of(model, [inputs[share], targets[share]]).backward()
+        optimizer.step()
+    own = optimizer.optim if how == "zero" else optimizer
+    params = [param for group in own.param_groups for param in group["params"]]
+    ended = {
+        "kind": type(own).__name__,
+        "params": [param.detach() for param in model.parameters()],
+        "norm": own.last_grad_norm,
+        "owned": sum(param in own.state for param in params),
+    }
+    torch.save(ended, folder / f"{rank}.pt")
 
 
 def _plain(model: torch.nn.Module) -> torch.optim.Optimizer:

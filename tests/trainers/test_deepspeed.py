@@ -49,6 +49,8 @@ def test_training() -> None:
             engine.backward(loss_of(engine, batch))
             engine.step()
         assert engine.optimizer.optimizer is optimizer
+        partitions = [param for group in optimizer.param_groups for param in group["params"]]
+        assert all(("ema" in optimizer.state[param]) == bool(extras) for param in partitions)  # by gpuopt's own step
         made.append([param.detach() for param in model.parameters()])
     rtol, atol = TORCH["float32"]
     torch.testing.assert_close(*made, rtol=rtol, atol=atol)

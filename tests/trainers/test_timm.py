@@ -38,5 +38,9 @@ def test_training_with_layer_decay() -> None:
     rtol, atol = TORCH["float32"]
     for param, wanted in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(param, wanted, rtol=rtol, atol=max(atol, 1e-6))  # a gradient that is but rounding
-    with ours.averaged_weights():
-        assert ours.last_grad_norm is not None
+    assert ours.last_grad_norm is not None
+    with torch.no_grad():
+        trained = model(images)
+        with ours.averaged_weights():
+            assert not torch.equal(model(images), trained)
+        assert torch.equal(model(images), trained)
