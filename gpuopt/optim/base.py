@@ -102,7 +102,7 @@ class Fused(torch.optim.Optimizer):
             for name, value in defaults.items():
                 group.setdefault(name, value)
         self._recipe()
-        self._check_extras()
+        check_params(self._params(), self._extras())
         self.state = States(self.state)
 
     @property
@@ -355,9 +355,9 @@ class Fused(torch.optim.Optimizer):
 
     def _check_sparse(self, rows: Rows, scaling: Scaling, captured: bool) -> None:
         """Refuses what parameters cannot have whose gradients are sparse."""
+        extras = self._extras() if rows.sparse else {}
         for each in rows.sparse:
-            state = self.state.get(each.param, {})
-            sparse.check(each, self._recipe(), state, self._extras(), scaling, captured)
+            sparse.check(each, self.rule, self.state.get(each.param, {}), extras, scaling, captured)
 
     def _find_norm(self, selections: list[Selection], scaling: Scaling) -> None:
         """Reads the gradients once, where a norm or an overflow is to be found."""

@@ -65,7 +65,7 @@ def loading(optimizer: Fused) -> Iterator[None]:
 
     def take(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         _check(optimizer, state_dict)
-        extras.update(_extras_of(state_dict["param_groups"]))
+        extras.update(_carried_by(state_dict["param_groups"]))
         check(extras, type(optimizer).__name__)
         groups = [{k: v for k, v in group.items() if k not in _SAVED} for group in state_dict["param_groups"]]
         boxed = {key: _boxed(entries) for key, entries in state_dict["state"].items()}
@@ -117,7 +117,7 @@ def _is_numeric(value: Any) -> bool:
     return isinstance(value, Real | torch.Tensor) and not isinstance(value, bool)
 
 
-def _extras_of(groups: list[dict[str, Any]]) -> dict[str, Any]:
+def _carried_by(groups: list[dict[str, Any]]) -> dict[str, Any]:
     """The extras that the groups of a state dict carry; what is not there is at its default."""
     extras = {}
     for name, default in _SAVED.items():

@@ -12,9 +12,9 @@ import torch
 from torch.optim.adagrad import adagrad
 from torch.optim.sgd import sgd
 
-from gpuopt.optim.member import Recipe
+from gpuopt.kernels.rules import Rule
 from gpuopt.optim.selection import Scaling
-from gpuopt.optim.state import STEP, Wanted, check_state, state_of
+from gpuopt.optim.state import NARROW, STEP, Wanted, check_state, state_of
 
 
 class Sparse(NamedTuple):
@@ -32,7 +32,7 @@ class Sparse(NamedTuple):
 
 
 def check(
-    each: Sparse, recipe: Recipe, state: Mapping[str, Any], extras: Mapping[str, Any], scaling: Scaling, captured: bool
+    each: Sparse, rule: Rule, state: Mapping[str, Any], extras: Mapping[str, Any], scaling: Scaling, captured: bool
 ) -> None:
     """Refuses what a sparse gradient cannot be had with.
 
@@ -40,15 +40,14 @@ def check(
         RuntimeError: A setting, an extra, an unscaling in the step, or the capture of a graph.
         ValueError: Something is missing of the parameter's ``state``.
     """
-    check_state(each.name, state, recipe.rule, recipe.rule.required)
+    check_state(each.name, state, rule, rule.required)
     called = f"where a gradient is sparse (grad {each.name})"
     if each.group["weight_decay"] != 0:
         raise RuntimeError(f"weight_decay must be 0 {called}, but is {each.group['weight_decay']}")
-    is_narrow = each.param.dtype in (torch.float16, torch.bfloat16)
     for name, allowed in (
         ("max_grad_norm", (None,)),
         ("ema_decay", (None,)),
-        ("master_weights", (False,) if is_narrow else (False, True)),
+        ("master_weights", (False,) if each.param.dtype in NARROW else (False, True)),
         ("state_dtype", (None, each.param.dtype)),
     ):
         if extras[name] not in allowed:

@@ -11,7 +11,7 @@ from gpuopt.kernels.rules import Rule
 
 STEP, EMA, MASTER = "step", "ema", "master_param"
 
-_NARROW = (torch.float16, torch.bfloat16)
+NARROW = (torch.float16, torch.bfloat16)
 
 
 class Wanted(NamedTuple):
@@ -39,7 +39,7 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
     """
     state = dict(old)
     base = param.detach()
-    if wanted.master and param.dtype in _NARROW:
+    if wanted.master and param.dtype in NARROW:
         if MASTER in state and state[MASTER].dtype is not torch.float32:
             # torch.optim has cast all state in loading it, and stepped the parameter without its original.
             del state[MASTER]
@@ -55,8 +55,8 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
     if not wanted.average:
         state.pop(EMA, None)
     elif EMA not in state:
-        state[EMA] = base.float() if base.dtype in _NARROW else base.clone()
-    elif state[EMA].dtype in _NARROW:  # an average of 16 bits would stand still
+        state[EMA] = base.float() if base.dtype in NARROW else base.clone()
+    elif state[EMA].dtype in NARROW:  # an average of 16 bits would stand still
         state[EMA] = state[EMA].float()
     for name in {*wanted.slots, MASTER, EMA} & set(state):
         state[name] = _laid_out_like(param, state[name])
