@@ -25,8 +25,9 @@ class Table:
         device: Index of the CUDA device that the addresses belong to; None for host memory.
         numel: Number of elements of all tensors.
         rows: int64 of shape (tensors, POINTERS + slots): elements; elements that may be accessed 16 bytes at a
-            time (all of them, or none where a slot is not aligned); index of the first tile; index of the hyper
-            row; then the address of each slot, 0 where it is absent.
+            time in every slot but the gradient, whose own address tells (all of them, or none where a slot is not
+            aligned); index of the first tile; index of the hyper row; then the address of each slot, 0 where it is
+            absent.
         tile_tensor: int32 of shape (tiles,): the tensor that each tile belongs to.
         version: Counts the changes of ``rows``, so that copies on a device know when they are stale.
         kept: What drivers keep of this table between steps, such as a copy on a device.
@@ -68,9 +69,7 @@ class Table:
         tiles = -(-elements // tile)
         self.tile_tensor = np.repeat(np.arange(len(rows), dtype=np.int32), tiles)
         rows[:, FIRST_TILE] = np.cumsum(tiles) - tiles
-        self._update_fast_numel(self._bits(rows[:, POINTERS:]))
-        # Of the slot that moves, and of the addresses of all others, so that a move costs one column.
-        self._moves, self._others = "", np.zeros(0, dtype=np.int64)
+        self._update_fast_numel()
 
     @property
     def tiles(self) -> int:
@@ -79,14 +78,12 @@ class Table:
 
     def move(self, slot: str, addresses: Sequence[int] | np.ndarray[Any, Any]) -> None:
         """Takes the new addresses of one slot, one per tensor, as after a gradient was allocated anew."""
-        index = self.variant.slots.index(slot)
-        column = self.rows[:, POINTERS + index]
+        column = self.rows[:, POINTERS + self.variant.slots.index(slot)]
         if np.array_equal(column, addresses):
             return
         column[:] = addresses
-        if self._moves != slot:
-            self._moves, self._others = slot, self._bits(np.delete(self.rows[:, POINTERS:], index, axis=1))
-        self._update_fast_numel(self._others | column)
+        if slot != "grad":
+            self._update_fast_numel()
         self.version += 1
 
     def assign_hyper_rows(self, hyper_rows: Sequence[int] | np.ndarray[Any, Any]) -> None:
@@ -96,11 +93,7 @@ class Table:
             column[:] = hyper_rows
             self.version += 1
 
-    @staticmethod
-    def _bits(addresses: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """For each row the bits that are set in any of its addresses."""
-        bits: np.ndarray[Any, Any] = np.bitwise_or.reduce(addresses, axis=1)
-        return bits
-
-    def _update_fast_numel(self, bits: np.ndarray[Any, Any]) -> None:
+    def _update_fast_numel(self) -> None:
+        others = np.delete(self.rows[:, POINTERS:], self.variant.slots.index("grad"), axis=1)
+        bits = np.bitwise_or.reduce(others, axis=1)
         self.rows[:, FAST_NUMEL] = self.rows[:, NUMEL] * (bits % ALIGNMENT == 0)

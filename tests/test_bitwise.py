@@ -49,8 +49,8 @@ def assert_equal(form: str, tensors: Tensors, hypers: Sequence[Sequence[Sequence
 
 
 @each_case
-@pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
-def test_steps(variant: Variant, form: str, misaligned: bool) -> None:
+@pytest.mark.parametrize("misaligned", [False, True, "grad"], ids=["aligned", "misaligned", "misaligned gradients"])
+def test_steps(variant: Variant, form: str, misaligned: bool | str) -> None:
     tensors = Tensors(variant, NUMELS, seed=1, misaligned=misaligned)
     assert_equal(form, tensors, [hyper_rows(variant, step) for step in range(3)])
 

@@ -212,6 +212,19 @@ slow:""",
     assert [each.opcode for each in full_tile(instructions(listing(zeroing)))].count("STG.E.U16") == 0
 
 
+def test_a_gradient_that_is_not_aligned_is_no_part_of_a_full_tile():
+    narrow = STEP.replace(
+        "full:",
+        """    IMAD.WIDE.U32 R16, R0, 0x10, R8
+    LDG.E R20, desc[UR4][R16.64]
+    STG.E.128 desc[UR4][R16.64], R20
+    EXIT
+full:""",
+    ).replace("    @P1 BRA masked\n    EXIT", "    @P1 BRA masked\n    @P4 EXIT")
+    assert full_tile(instructions(listing(narrow)))[9].opcode == "IMAD.WIDE.U32"
+    assert [each.opcode for each in full_tile(instructions(listing(narrow)))].count("LDG.E.128") == 2
+
+
 def test_loads_of_slots_are_told_from_others_and_waits_are_counted():
     way = full_tile(instructions(listing(STEP)))
     # The row, then addresses and scalar at once, then both slots at once.

@@ -4,7 +4,8 @@ For every variant and architecture, from the CUDA source that CuPy writes and wi
 
 - both compile, in NVRTC;
 - the table kernel has one path in which a thread moves its elements in 16-byte accesses alone, each slot but the copy
-  once in and each written slot once out, and one in which it takes one element at a time;
+  once in and each written slot once out, one in which it does so but for the gradient, and one in which it takes one
+  element at a time;
 - the array kernel loads each slot but the copy once per element and stores each written slot once: no store makes it
   load again;
 - nothing spills, and registers stay few enough for the occupancy that `REGISTERS` implies;
@@ -31,7 +32,7 @@ from gpuopt.kernels.variant import Variant
 from gpuopt.verify.variants import variants
 
 REGISTERS = {
-    ("table", "float32"): (32, 56, 64, 72, 72, 88),
+    ("table", "float32"): (32, 56, 64, 72, 80, 96),
     ("table", "float64"): (56, 104, 128, 144, 144),
     ("array", "float32"): (24, 40, 40, 40, 48),
     ("array", "float64"): (32, 40, 48, 56),
@@ -83,9 +84,11 @@ class Kernel:
 
     @property
     def whole_accesses(self) -> tuple[int, int]:
-        """16-byte loads and stores that one thread is to make."""
+        """16-byte loads and stores that there are to be, of a gradient on one of two paths."""
         count = self.elements_per_thread if self.form == "table" else 0
-        return count * sum(self.loaded) // 16, count * sum(self.stored) // 16
+        grad = self.sizes["grad"]
+        zeros = grad * self.variant.zero_grads
+        return count * (2 * sum(self.loaded) - grad) // 16, count * (2 * sum(self.stored) - zeros) // 16
 
     @property
     def bodies(self) -> int:
@@ -110,7 +113,8 @@ def test_accesses_are_whole_and_none_is_repeated(kernel: Kernel) -> None:
     whole = tuple(sass.count(kernel.ptx, rf"{access}\.global\.v4\.b32") for access in ("ld", "st"))
     assert whole == kernel.whole_accesses
     if kernel.form == "table":
-        zeros = [kernel.sizes["grad"]] * kernel.variant.zero_grads  # of a step that is skipped
+        # Of a gradient that is not aligned, and of a step that is skipped.
+        zeros = [kernel.sizes["grad"]] * kernel.variant.zero_grads * (kernel.elements_per_thread + 1)
         assert kernel.accesses("st") == Counter(kernel.stored + zeros)
     else:
         assert kernel.accesses("st") == Counter(kernel.stored * kernel.bodies)
@@ -130,7 +134,7 @@ def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
 
 def test_16_bit_stores_round_to_nearest_even(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, sass.NARROWING) - sass.among(kernel.ptx, sass.NARROWING_TO_NEAREST)
-    elements = kernel.elements_per_thread + 1 if kernel.form == "table" else kernel.bodies
+    elements = 2 * kernel.elements_per_thread + 1 if kernel.form == "table" else kernel.bodies
     assert sass.narrowed(kernel.ptx) == kernel.rounded.count(2) * elements
 
 

@@ -4,7 +4,8 @@ The kernels that add squares, end the norm and follow a schedule, with the optio
 
 - each compiles, and nothing spills;
 - a full, aligned tile of gradients of any format is read in 16-byte accesses alone, each element once, and nothing of
-  it is written; what the assembler makes of that keeps them whole;
+  it is written; what the assembler makes of that keeps them whole; one that is not aligned is read by elements, without
+  a mask;
 - squares are added in float64, one 8-byte sum a program is stored;
 - all of them round as IEEE 754 does: no flush to zero, no approximate division or root, no
   product fused with a sum. Only a schedule for float32 rounds to it, once per hyper field.
@@ -43,6 +44,10 @@ def test_squares_are_read_16_bytes_at_a_time(format: Format, arch: str) -> None:
     whole = driver.TILE * format.itemsize // THREADS // 16
     assert sass.count(ptx, r"ld\.global.*\.(v4\.b32|v2\.b64)") == whole
     assert sass.count(code, r"LDG\.E\.128.*") == whole
+    aligned, misaligned = (sass.ptx_opcodes(way) for way in sass.ptx_ways(compiled.ptx, "mul.rn.f64") if "@" not in way)
+    element = rf"ld\.global\.b{8 * format.itemsize}"  # as are some addresses
+    elements = sass.count(misaligned, element) - sass.count(aligned, element)
+    assert elements == driver.TILE // THREADS
     assert sass.count(ptx, r"st\.global.*") == sass.count(ptx, r"st\.global\.b64") == 1
     assert {"add.rn.f64", "mul.rn.f64"} <= set(ptx)
     assert not sass.among(ptx, sass.INEXACT)

@@ -4,6 +4,8 @@ For every variant and architecture:
 
 - it compiles;
 - a full, aligned tile moves in 16-byte accesses alone, each slot but the copy once in, each written slot once out;
+- where its gradient is not aligned, that alone moves by elements, and no value takes another way through shared memory;
+  neither has a mask;
 - nothing spills, and registers stay few enough for the occupancy that `REGISTERS` implies;
 - arithmetic rounds as IEEE 754 does: no flush to zero, no approximate division or root, no product fused with a sum,
   float64 only where a slot is fp64, and every 16-bit store rounds to nearest even.
@@ -20,6 +22,7 @@ examined in ``test_compiled_norm_and_schedule.py``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,7 +48,7 @@ from gpuopt.verify.variants import hyper_fields, hyper_rows, variants
 THREADS = 32 * driver.OPTIONS["num_warps"]
 
 REGISTERS = {
-    "float32": (40, 56, 64, 72, 80, 96),
+    "float32": (40, 56, 64, 80, 80, 96),
     "float64": (64, 104, 120, 144, 152),
 }
 """The most registers of a thread, by compute dtype and number of slots beyond parameter and gradient: the most seen,
@@ -55,6 +58,8 @@ TRITON_3_6 = triton.__version__.startswith("3.6.")
 
 SPILLED = {"sm_80": 24, "sm_90": 8} if TRITON_3_6 else {"sm_80": 8}
 """Bytes of a thread's stack: compilers spill a pair of registers or more in two variants, to get by with 48 or 64."""
+
+WHOLE = r".*\.(v4\.b32|v2\.b64)"
 
 VARIANTS = variants()
 
@@ -66,6 +71,7 @@ class Kernel:
         self.variant, self.arch = variant, arch
         self.cubin = (compiled := compile_triton(variant, arch)).cubin
         self.ptx = sass.ptx_opcodes(compiled.ptx)
+        self.ways = sass.ptx_ways(compiled.ptx, WHOLE)
         self.sizes = {
             slot: format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if format
         }
@@ -97,8 +103,23 @@ def accesses_per_thread(itemsizes: list[int]) -> int:
 
 
 def test_a_full_tile_moves_in_16_byte_accesses(kernel: Kernel) -> None:
-    assert sass.count(kernel.ptx, r"ld\.global.*\.(v4\.b32|v2\.b64)") == accesses_per_thread(kernel.loaded)
-    assert sass.count(kernel.ptx, r"st\.global.*\.(v4\.b32|v2\.b64)") == accesses_per_thread(kernel.stored)
+    aligned, misaligned = map(sass.ptx_opcodes, kernel.ways)
+    zeroed = kernel.variant.zero_grads
+    for access, moved, by_elements in (("ld", kernel.loaded, True), ("st", kernel.stored, zeroed)):
+        whole = accesses_per_thread(moved)
+        of_grad = accesses_per_thread([kernel.sizes["grad"]]) * by_elements
+        assert sass.count(aligned, rf"{access}\.global{WHOLE}") == whole
+        assert sass.count(misaligned, rf"{access}\.global{WHOLE}") == whole - of_grad
+        element = rf"{access}\.global\.b{8 * kernel.sizes['grad']}"  # as are some scalars and addresses
+        elements = sass.count(misaligned, element) - sass.count(aligned, element)
+        assert elements == by_elements * driver.TILE // THREADS
+        shared = rf"{access}\.shared.*"
+        assert sass.count(misaligned, shared) == sass.count(aligned, shared)
+
+
+def test_a_full_tile_has_no_mask(kernel: Kernel) -> None:
+    for way in kernel.ways:
+        assert not re.search(r"^\s*@.*(ld|st)\.global", way, re.MULTILINE)
 
 
 def test_nothing_spills_and_registers_are_few(kernel: Kernel) -> None:
@@ -115,11 +136,11 @@ def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
 
 def test_16_bit_stores_round_to_nearest_even(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, sass.NARROWING) - sass.among(kernel.ptx, sass.NARROWING_TO_NEAREST)
-    # One element a thread and store in the masked path, which may be unrolled; all of a tile in the other.
-    zeros = kernel.variant.zero_grads * driver.TILE // THREADS  # of a step that is skipped
+    # One element a thread and store in the masked path, which may be unrolled; all of a tile in the others.
+    zeros = kernel.variant.zero_grads * 2 * driver.TILE // THREADS  # of a full tile, and of a step that is skipped
     masked, rest = divmod(sass.count(kernel.ptx, r"st\.global\.[bfsu]\d+") - zeros, len(kernel.stored))
     assert (masked > 0, rest) == (True, 0)
-    assert sass.narrowed(kernel.ptx) == kernel.rounded.count(2) * (driver.TILE // THREADS + masked)
+    assert sass.narrowed(kernel.ptx) == kernel.rounded.count(2) * (2 * driver.TILE // THREADS + masked)
 
 
 DISASSEMBLED = [
@@ -135,8 +156,10 @@ DISASSEMBLED = [
 def test_the_assembler_keeps_what_the_ptx_says(variant: Variant, arch: str) -> None:
     kernel = Kernel(variant, arch)
     code = sass.sass_opcodes(kernel.cubin)
-    assert sass.count(code, r"LDG\.E\.128.*") == accesses_per_thread(kernel.loaded)
-    assert sass.count(code, r"STG\.E\.128.*") == accesses_per_thread(kernel.stored)
+    grad = accesses_per_thread([kernel.sizes["grad"]])  # whole on one of both ways of a full tile
+    assert sass.count(code, r"LDG\.E\.128.*") == 2 * accesses_per_thread(kernel.loaded) - grad
+    zeros = grad * kernel.variant.zero_grads
+    assert sass.count(code, r"STG\.E\.128.*") == 2 * accesses_per_thread(kernel.stored) - zeros
     assert not sass.among(code, sass.LOCAL_MEMORY)
     assert not sass.among(code, sass.FLOAT64) or variant.compute == np.float64
     if TRITON_3_6 and sass.among(code, r"^FFMA2"):

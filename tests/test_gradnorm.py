@@ -42,8 +42,8 @@ def sum_squares(driver):
 
 @each_driver
 @each_format
-@pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
-def test_sums_are_nearly_exact(name: str, driver: str, misaligned: bool) -> None:
+@pytest.mark.parametrize("misaligned", [False, True, "grad"], ids=["aligned", "misaligned", "misaligned gradients"])
+def test_sums_are_nearly_exact(name: str, driver: str, misaligned: bool | str) -> None:
     for tile in (TILE, DRIVERS[driver].TILE):
         assert_close(sum_squares(driver), name, tile, NUMELS, misaligned)
 

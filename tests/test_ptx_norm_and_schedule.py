@@ -50,8 +50,8 @@ def h100() -> Iterator[HostGpu]:
 
 
 @each_format
-@pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
-def test_sums_are_nearly_exact(name: str, misaligned: bool, gpu: HostGpu) -> None:
+@pytest.mark.parametrize("misaligned", [False, True, "grad"], ids=["aligned", "misaligned", "misaligned gradients"])
+def test_sums_are_nearly_exact(name: str, misaligned: bool | str, gpu: HostGpu) -> None:
     assert_close(gpu.sum_squares, name, TILE, NUMELS, misaligned)
     for launched in gpu.launches:
         for buffer in launched.memory.buffers:

@@ -35,7 +35,7 @@ from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.signals import Signals
-from gpuopt.kernels.table import POINTERS, Table
+from gpuopt.kernels.table import ALIGNMENT, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.cases import cases
 from gpuopt.verify.drawing import Array
@@ -90,6 +90,20 @@ def assert_moved_once(memory: ptx.Memory, table: Table) -> None:
     )
 
 
+def assert_accessed_whole(memory: ptx.Memory, table: Table, misaligned: bool | str) -> None:
+    """Demands of a full tile 16 bytes in each access of a slot, but of elements in those of one that is misaligned."""
+    sizes = dict(zip(table.variant.slots, table.variant.formats, strict=True))
+    for buffer in tensors_of(table):
+        slot = buffer.name.partition(" ")[0]
+        wanted = sizes[slot].itemsize if slot == misaligned else ALIGNMENT
+        found = {
+            access.size
+            for access in (*memory.loads, *memory.stores)
+            if 0 <= int(access.addresses[0]) - buffer.address < buffer.size
+        }
+        assert found == {wanted}, buffer.name
+
+
 def overhead(memory: ptx.Memory, table: Table) -> float:
     """What a table of one full tile loads besides elements, as a share of those; it must be of its part of the table.
 
@@ -105,12 +119,17 @@ def overhead(memory: ptx.Memory, table: Table) -> float:
 
 def assert_moves_what_it_must(step: Moves, variant: Variant, tile: int, record_property: RecordProperty) -> None:
     hyper = variant.hyper_array(hyper_rows(variant, 1)[:1])
-    tensors = [Tensors(variant, numels, ordinary_share=1.0) for numels in ([2 * tile, 5, tile + 129], [tile])]
-    some, one = (each.table(tile) for each in tensors)
-    assert_moved_once(step(some, hyper), some)
-    share = overhead(step(one, hyper), one)
-    record_property("share of what a full tile loads besides its elements", share)
-    assert share < 0.02
+    for misaligned in (False, "grad"):
+        tensors = [
+            Tensors(variant, numels, ordinary_share=1.0, misaligned=misaligned)
+            for numels in ([2 * tile, 5, tile + 129], [tile])
+        ]
+        some, one = (each.table(tile) for each in tensors)
+        assert_moved_once(step(some, hyper), some)
+        share = overhead(memory := step(one, hyper), one)
+        record_property(f"share of what a full tile loads besides its elements, misaligned {misaligned}", share)
+        assert share < 0.02
+        assert_accessed_whole(memory, one, misaligned)
 
 
 @each_variant

@@ -349,7 +349,8 @@ def test_cases_cover_steps_alignment_hyper_and_signals() -> None:
     for variant in variants():
         made = cases(variant, TILE)
         assert len({case.name for case in made}) == len(made)
-        assert {(case.misaligned, case.one_by_one) for case in made} == {(a, b) for a in (0, 1) for b in (0, 1)}
+        both = {(a, b) for a in (False, True) for b in (False, True)}
+        assert {(case.misaligned, case.one_by_one) for case in made} == {*both, ("grad", False)}
         assert any(len(case.hypers) > 1 for case in made)
         assert NEUTRAL in [case.name for case in made]
     signals = [case.signals for variant in variants() for case in cases(variant, TILE)]

@@ -1,9 +1,10 @@
 """The instructions that a thread runs for a full tile: one way through a kernel, from its start to its end.
 
-A kernel has several: a masked one for what is left of a tensor, one for a step that is skipped, and slow ones around
-divisions and roots of extreme values, which are calls. The way of a full tile is the one that
+A kernel has several: a masked one for what is left of a tensor, one for a gradient that is not aligned, one for a
+step that is skipped, and slow ones around divisions and roots of extreme values, which are calls. The way of a full
+tile is the one that
 
-1. stores the most bytes in stores of the widest kind that the kernel has;
+1. moves the most bytes in accesses as wide as the widest store of the kernel;
 2. makes the fewest calls;
 3. runs the fewest instructions, so that what depends on a setting, such as a term whose factor is 0, is left out where
    the kernel branches around it.
@@ -28,7 +29,7 @@ _ENDS_BLOCK = ("BRA", "EXIT", "RET")
 class _Worth(NamedTuple):
     """How a way ranks, or a block of it: the greatest is the full tile's."""
 
-    stored: int
+    moved: int
     calls_avoided: int
     instructions_avoided: int
 
@@ -94,5 +95,5 @@ def _may_end(block: Block) -> bool:
 
 
 def _worth(block: Block, widest: int) -> _Worth:
-    stored = sum(each.accessed for each in block if each.kind == "STG" and each.accessed == widest)
-    return _Worth(stored, -sum(each.kind == "CALL" for each in block), -len(block))
+    moved = sum(each.accessed for each in block if each.kind in ("LDG", "STG") and each.accessed == widest)
+    return _Worth(moved, -sum(each.kind == "CALL" for each in block), -len(block))

@@ -33,6 +33,12 @@ def ptx_opcodes(ptx: str) -> Counter[str]:
     return Counter(re.findall(r"^[\t {]*(?:@!?%\w+ +)?([a-z]\w*(?:(?:\.|::)\w+)*)\b", ptx, re.MULTILINE))
 
 
+def ptx_ways(ptx: str, pattern: str) -> list[str]:
+    """The stretches of PTX between labels that branches lead to, and branches, in which an opcode has ``pattern``."""
+    stretches = re.split(r"^\$L__BB\w+:|^.*\bbra\b.*$", ptx, flags=re.MULTILINE)
+    return [stretch for stretch in stretches if among(ptx_opcodes(stretch), pattern)]
+
+
 def sass_opcodes(cubin: bytes) -> Counter[str]:
     """How often each opcode occurs, in full: ``LDG.E.128``. Takes half a second."""
     listing = _examine(cubin, "nvdisasm", "-c")

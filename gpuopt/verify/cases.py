@@ -25,7 +25,7 @@ class Case:
         name: What is special about it.
         numels: Elements of each tensor; its hyper row is the next in turn.
         hypers: For each step its hyper rows.
-        misaligned: Whether one slot of each tensor, another one each time, starts one element late.
+        misaligned: As in :class:`~gpuopt.verify.tensors.Tensors`.
         one_by_one: Whether each tensor has a table of its own.
         signals: Values of the signals that are given.
     """
@@ -33,7 +33,7 @@ class Case:
     name: str
     numels: tuple[int, ...]
     hypers: list[Rows]
-    misaligned: bool = False
+    misaligned: bool | str = False
     one_by_one: bool = False
     signals: dict[str, float] = field(default_factory=dict)
 
@@ -47,6 +47,7 @@ def cases(variant: Variant, tile: int) -> list[Case]:
     made = [
         Case("many tensors", numels, hypers),
         Case("misaligned tensors", numels, hypers, misaligned=True),
+        Case("misaligned gradients", (3, tile, 2 * tile + 5), hypers[:1], misaligned="grad"),
         Case("tensors one by one", numels, hypers[:1], one_by_one=True),
         Case("misaligned tensors one by one", numels, hypers[:1], misaligned=True, one_by_one=True),
         Case("hyper at its edges", (tile + 3,) * len(edges), [edges]),

@@ -25,7 +25,8 @@ class Tensors:
         seed: Of all that is drawn.
         ordinary_share: Share of elements whose slots are all of ordinary magnitude, so that roundings show; the
             others are drawn from the whole range of their formats, NaN and infinities included.
-        misaligned: Whether one slot of each tensor, another one each time, starts one element late.
+        misaligned: Whether one slot of each tensor, another one each time, starts one element late; or the name of the
+            slot that does in all of them.
         guard: Bytes of each guard band; 0 where a sanitizer guards better.
     """
 
@@ -35,7 +36,7 @@ class Tensors:
         numels: Sequence[int],
         seed: int = 0,
         ordinary_share: float = 0.5,
-        misaligned: bool = False,
+        misaligned: bool | str = False,
         guard: int = GUARD,
     ) -> None:
         self.variant = variant
@@ -48,7 +49,7 @@ class Tensors:
         self.fronts: list[dict[str, int]] = []
         self.buffers: list[dict[str, Array]] = []
         for tensor, numel in enumerate(self.numels):
-            late = list(self.formats)[tensor % len(self.formats)] if misaligned else None
+            late = list(self.formats)[tensor % len(self.formats)] if misaligned is True else misaligned
             front = {slot: guard + (format.itemsize if slot == late else 0) for slot, format in self.formats.items()}
             self.fronts.append(front)
             self.buffers.append(

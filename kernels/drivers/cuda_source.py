@@ -14,6 +14,13 @@ from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, HYPER_ROW, N
 from gpuopt.kernels.variant import Variant
 
 _ACCESS = """
+#ifndef __CUDA_ARCH__
+// GCC takes what it is told of an address on one branch to hold on the other too, so it is not told but asked.
+static inline void demand_alignment(const void* address) {
+    if (reinterpret_cast<size_t>(address) % 16) __builtin_trap();
+}
+#endif
+
 // 16 aligned bytes of global memory. In PTX, since compilers split such accesses or take them for generic ones.
 static __device__ inline void load_16_bytes(void* to, const void* from) {
 #ifdef __CUDA_ARCH__
@@ -21,7 +28,8 @@ static __device__ inline void load_16_bytes(void* to, const void* from) {
     asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
                  : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3]) : "l"(from));
 #else
-    memcpy(to, __builtin_assume_aligned(from, 16), 16);
+    demand_alignment(from);
+    memcpy(to, from, 16);
 #endif
 }
 
@@ -31,15 +39,21 @@ static __device__ inline void store_16_bytes(void* to, const void* from) {
     asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
                  :: "l"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3]) : "memory");
 #else
-    memcpy(__builtin_assume_aligned(to, 16), from, 16);
+    demand_alignment(to);
+    memcpy(to, from, 16);
 #endif
 }
 
 template <class F, class T, class S, int N>
-static __device__ inline void load_whole(T (&values)[N], const S* from) {
+static __device__ inline void load_whole(T (&values)[N], const S* from, bool is_aligned = true) {
     alignas(16) S stored[N];
+    if (is_aligned) {
 #pragma unroll
-    for (int k = 0; k < N; k += 16 / sizeof(S)) load_16_bytes(stored + k, from + k);
+        for (int k = 0; k < N; k += 16 / sizeof(S)) load_16_bytes(stored + k, from + k);
+    } else {
+#pragma unroll
+        for (int k = 0; k < N; ++k) stored[k] = from[k];
+    }
 #pragma unroll
     for (int k = 0; k < N; ++k) widen(values[k], F::load(stored[k]));
 }
@@ -54,10 +68,15 @@ static __device__ inline void store_whole(const T (&values)[N], S* to) {
 }
 
 template <int N, class S>
-static __device__ inline void zero_whole(S* to) {
+static __device__ inline void zero_whole(S* to, bool is_aligned) {
     alignas(16) const S stored[N] = {};
+    if (is_aligned) {
 #pragma unroll
-    for (int k = 0; k < N; k += 16 / sizeof(S)) store_16_bytes(to + k, stored + k);
+        for (int k = 0; k < N; k += 16 / sizeof(S)) store_16_bytes(to + k, stored + k);
+    } else {
+#pragma unroll
+        for (int k = 0; k < N; ++k) to[k] = 0;
+    }
 }
 """
 
@@ -89,9 +108,9 @@ def preamble(variant: Variant) -> str:
 def table_body(variant: Variant, tile: int) -> str:
     """Statements for thread ``i`` of a launch over a table, of ``tiles * tile / elements_per_thread`` threads.
 
-    A thread takes elements that follow each other, in accesses of 16 bytes where it can. Of a tensor with a slot that
-    is not aligned it takes elements as far apart as there are threads for the tile, so that threads side by side access
-    elements side by side.
+    A thread takes elements that follow each other, in accesses of 16 bytes where it can; those of a gradient that is
+    not aligned one by one. Of a tensor with another slot that is not aligned it takes elements as far apart as there
+    are threads for the tile, so that threads side by side access elements side by side.
 
     Expects ``rows``, ``tile_tensor`` and ``hyper`` as the arrays of :class:`~gpuopt.kernels.table.Table`, and
     ``signals`` as :class:`~gpuopt.kernels.signals.Signals`.
@@ -134,18 +153,23 @@ def table_body(variant: Variant, tile: int) -> str:
     arguments = ", ".join(f"T {'' if slot.name == 'g' else '&'}{slot.name}" for slot in taken)
     lines += [f"const auto step = [&]({arguments}) {{", _arithmetic(variant), "};"]
 
-    lines += [f"if (start + {count} <= fast_numel) {{"]
+    lines += ["const auto full = [&](bool is_aligned) {"]
     for slot in taken:
-        lines += [f"T {slot.name}[{count}];", f"load_whole<{slot.form}>({slot.name}, {slot.name}_at);"]
+        aligned = ", is_aligned" if slot.name == "g" else ""
+        lines += [f"T {slot.name}[{count}];", f"load_whole<{slot.form}>({slot.name}, {slot.name}_at{aligned});"]
     elements = ", ".join(f"{slot.name}[k]" for slot in taken)
     lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) step({elements});"]
     lines += [
-        f"zero_whole<{count}>(g_at);"
+        f"zero_whole<{count}>(g_at, is_aligned);"
         if slot.name == "g"
         else f"store_whole<{slot.form}>({slot.value}, {slot.name}_at);"
         for slot in slots
         if slot.written
     ]
+    lines += ["};"]
+    lines += [f"if (start + {count} <= fast_numel) {{"]
+    # Twice, so that the way of an aligned gradient is free of what the other needs.
+    lines += [f"if (rows[row + {POINTERS + 1}] % {ALIGNMENT} == 0) full(true); else full(false);"]
 
     each = ["#pragma unroll 1", f"for (long long at = 0; at < {count} * step_by && at < left; at += step_by) {{"]
     lines += ["} else {", *each]

@@ -19,7 +19,7 @@ from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import FAST_NUMEL, HYPER_ROW, NUMEL, POINTERS, Table
+from gpuopt.kernels.table import ALIGNMENT, HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 TILE = 4096
@@ -101,8 +101,9 @@ def takes_plain_form(table: Table) -> bool:
     """Whether ``table`` is one array that is small or misaligned, whose gradient is only read."""
     if len(table.rows) != 1 or table.variant.zero_grads:
         return False
-    numel, fast_numel = table.rows[0, [NUMEL, FAST_NUMEL]]
-    return bool(numel <= PLAIN_NUMEL[cuda_source.narrowest(table.variant)] or fast_numel < numel)
+    row = table.rows[0]
+    is_small = row[NUMEL] <= PLAIN_NUMEL[cuda_source.narrowest(table.variant)]
+    return bool(is_small or (row[POINTERS:] % ALIGNMENT).any())
 
 
 def run_table(table: Table, placed: Placed) -> None:

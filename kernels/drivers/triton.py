@@ -1,8 +1,9 @@
 """Runs the Triton form: one launch for the whole table, the same kernel for every rule.
 
 Each program takes one tile: it looks up its tensor, then loads, computes and stores. Full tiles of tensors whose
-slots are all aligned go without a mask, because only then does Triton emit 16-byte accesses. Divisions and roots
-round to nearest and no products are fused into sums, so that the bits are the oracle's.
+slots are aligned go without a mask, because only then does Triton emit 16-byte accesses; where the gradient alone is
+not, it is accessed by elements, and all else as ever. Divisions and roots round to nearest and no products are fused
+into sums, so that the bits are the oracle's.
 """
 
 from __future__ import annotations
@@ -263,22 +264,26 @@ def step_kernel(
         loss_scale = signal(signals, LOSS_SCALE, tl.float32, 1.0).to(COMPUTE)
         tile = tl.program_id(0)
         row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
-        # Here, so that it is on its way beside the row's other words, and not after them.
+        # Here, so that they are on their way beside the row's other words, and not after them.
         fast_numel = tl.load(row + _FAST_NUMEL)
+        grad = tl.load(row + _POINTERS + 1)
         start = (tile - tl.load(row + _FIRST_TILE)) * TILE
         start = tl.multiple_of(start, TILE)
         fields: tl.constexpr = _PROLOGUE_FIELDS + FIELDS + _EPILOGUE_FIELDS
         scalars = hyper + tl.load(row + _HYPER_ROW) * fields
         grad_scale = tl.load(scalars) * clip_factor
         # fmt: off
-        if start + TILE <= fast_numel:
+        if start + TILE <= fast_numel and grad % ALIGNED == 0:
             update(row, start, None, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE,
-                   COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED)
+                   COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED, ALIGNED)
+        elif start + TILE <= fast_numel:
+            update(row, start, None, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE,
+                   COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED, 1)
         else:
             end = min(tl.load(row + _NUMEL), start + TILE)
             for at in range(start, end, TAIL):
                 update(row, at, end - at, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C,
-                       AVERAGE, COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TAIL, 1)
+                       AVERAGE, COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TAIL, 1, 1)
         # fmt: on
     if ZERO_GRADS:  # noqa: SIM102 (it decides at compile time)
         if found_inf != 0:
@@ -320,12 +325,16 @@ def update(
     FIELDS: tl.constexpr,
     LANES: tl.constexpr,
     ALIGNED: tl.constexpr,
+    G_ALIGNED: tl.constexpr,
 ):
-    """One step of LANES elements from ``start`` on, or of the first ``size`` of them unless it is None."""
+    """One step of LANES elements from ``start`` on, or of the first ``size`` of them unless it is None.
+
+    The gradient's base is a multiple of G_ALIGNED bytes, those of other slots are of ALIGNED.
+    """
     lane = tl.arange(0, LANES)
     mask = None if size is None else lane < size
     p_at = slot(row, 0, P, start, ALIGNED) + lane
-    g_at = slot(row, 1, G, start, ALIGNED) + lane
+    g_at = slot(row, 1, G, start, G_ALIGNED) + lane
     p = widen(tl.load(p_at, mask=mask), COMPUTE)
     g = widen(tl.load(g_at, mask=mask), COMPUTE)
     a = None

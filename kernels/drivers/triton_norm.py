@@ -17,7 +17,7 @@ from gpuopt.kernels import gradnorm
 from gpuopt.kernels.drivers.device_table import Placed
 from gpuopt.kernels.drivers.triton import ALIGNED, DEVICE, jit, slot, widen
 from gpuopt.kernels.drivers.triton_launch import Launcher
-from gpuopt.kernels.table import FAST_NUMEL, FIRST_TILE, NUMEL, POINTERS, Table
+from gpuopt.kernels.table import FIRST_TILE, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 PROGRAMS = 4096
@@ -34,7 +34,6 @@ OPTIONS = {"num_warps": 4, "enable_fp_fusion": False}
 CLIP_CONSTANTS = {"FORM": jit(gradnorm.triton_form), "EPSILON": gradnorm.EPSILON, "LANES": LANES}
 
 _NUMEL = tl.constexpr(NUMEL)
-_FAST_NUMEL = tl.constexpr(FAST_NUMEL)
 _FIRST_TILE = tl.constexpr(FIRST_TILE)
 _POINTERS = tl.constexpr(POINTERS)
 
@@ -93,12 +92,17 @@ def square_kernel(rows, tile_tensor, sums, tiles, each, G: tl.constexpr, WIDTH: 
         row = rows + tl.load(tile_tensor + tile).to(tl.int64) * WIDTH
         start = (tile - tl.load(row + _FIRST_TILE)) * TILE
         start = tl.multiple_of(start, TILE)
-        if start + TILE <= tl.load(row + _FAST_NUMEL):
+        numel = tl.load(row + _NUMEL)
+        grad = tl.load(row + _POINTERS + 1)
+        if start + TILE <= numel and grad % ALIGNED == 0:
             g = widen(tl.load(slot(row, 1, G, start, ALIGNED) + tl.arange(0, TILE)), tl.float64)
+            whole += g * g
+        elif start + TILE <= numel:
+            g = widen(tl.load(slot(row, 1, G, start, 1) + tl.arange(0, TILE)), tl.float64)
             whole += g * g
         else:
             lane = tl.arange(0, TAIL)
-            end = min(tl.load(row + _NUMEL), start + TILE)
+            end = min(numel, start + TILE)
             for at in range(start, end, TAIL):
                 g = tl.load(slot(row, 1, G, at, 1) + lane, mask=lane < end - at, other=0.0)
                 g = widen(g, tl.float64)

@@ -27,8 +27,8 @@ each_variant = pytest.mark.parametrize("variant", variants(), ids=str)
 
 
 @each_variant
-@pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
-def test_steps(variant: Variant, misaligned: bool) -> None:
+@pytest.mark.parametrize("misaligned", [False, True, "grad"], ids=["aligned", "misaligned", "misaligned gradients"])
+def test_steps(variant: Variant, misaligned: bool | str) -> None:
     assert driver.INTERPRETED.value
     tensors = Tensors(variant, NUMELS, seed=1, misaligned=misaligned)
     assert_equal_steps(driver.run, tensors, [hyper_rows(variant, step) for step in range(2)], TILE)

@@ -32,8 +32,8 @@ def sum_squares(table: Table) -> np.ndarray:
 
 
 @each_format
-@pytest.mark.parametrize("misaligned", [False, True], ids=["aligned", "misaligned"])
-def test_sums_are_nearly_exact(name: str, misaligned: bool) -> None:
+@pytest.mark.parametrize("misaligned", [False, True, "grad"], ids=["aligned", "misaligned", "misaligned gradients"])
+def test_sums_are_nearly_exact(name: str, misaligned: bool | str) -> None:
     assert_close(sum_squares, name, TILE, NUMELS, misaligned)
 
 

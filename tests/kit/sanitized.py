@@ -35,7 +35,7 @@ def main(rule: str, form: str, column: str | None = None) -> None:
         if form == "array" and variant.zero_grads:  # which only reads gradients
             continue
         hyper = variant.hyper_array(hyper_rows(variant, 1))
-        for misaligned in (False, True):
+        for misaligned in (False, True, "grad"):
             tensors = Tensors(variant, NUMELS, misaligned=misaligned, guard=0)
             table = tensors.table(TILE, [0, 1] * (len(NUMELS) // 2))
             if column is not None:

@@ -43,7 +43,7 @@ def exact(tensors: Tensors) -> float:
     return float(total)
 
 
-def assert_close(sum_squares: SumSquares, name: str, tile: int, numels: list[int], misaligned: bool) -> None:
+def assert_close(sum_squares: SumSquares, name: str, tile: int, numels: list[int], misaligned: bool | str) -> None:
     """Demands a sum that is nearly exact, the same bits the second time, and gradients as they were."""
     tensors = Tensors(of_format(name), numels, seed=6, ordinary_share=1.0, misaligned=misaligned)
     before = tensors.copy()
