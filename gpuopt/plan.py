@@ -14,7 +14,7 @@ from gpuopt.kernels.epilogue import SLOTS as EPILOGUE_SLOTS
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import NUMEL, POINTERS, Table
+from gpuopt.kernels.table import NUMEL, PART, POINTERS, Table
 from gpuopt.kernels.variant import Variant, slots_of
 from gpuopt.memory import Memory, current_stream, full_like, memory_of, on_device_of
 from gpuopt.overlap import Sorted, sharing
@@ -34,10 +34,12 @@ class Tensor(NamedTuple):
     Attributes:
         name: What an error message calls it, ``"'weight'"``.
         slots: An array per slot of :func:`slots_of` the rule; None for an optional slot that is absent.
+        part: The sum of squares in which its gradient counts, -1 for none; see :mod:`gpuopt.kernels.gradnorm`.
     """
 
     name: str
     slots: Sequence[Any]
+    part: int = 0
 
 
 class Packed(NamedTuple):
@@ -74,7 +76,7 @@ class Plan:
         slots: Names of the slots.
         written: Indices of those that a step writes.
         rows: The rows that are made, else None.
-        numbers: int64 (rows, columns): as in :class:`~gpuopt.kernels.table.Table`, elements and addresses alone.
+        numbers: int64 (rows, columns): as in :class:`~gpuopt.kernels.table.Table`, elements, parts and addresses.
         extents: int64 (rows, slots but the gradient, 2): first byte, and the one after the last.
         grad_extents: int64 (rows, 2): those of gradients, from their addresses on.
         kinds: int64 (rows,): index in ``variants``.
@@ -124,6 +126,7 @@ class Plan:
         assert grad is not None
         self.rows[index] = Row(tensor.name, places, param.place, packed)
         self.numbers[index, NUMEL] = param.numel
+        self.numbers[index, PART] = tensor.part
         self.numbers[index, POINTERS:] = addresses
         self.extents[index] = [memory.extent if memory else (0, 0) for memory in (param, *places[GRAD + 1 :])]
         self.grad_extents[index] = [byte - grad.address for byte in grad.extent]
@@ -259,9 +262,9 @@ class Selection:
                 launch.prepare(threads)
             self._is_prepared = True
 
-    def sum_squares(self, threads: int | None = None) -> list[Any]:
-        """Sums of squares of the gradients, an array per launch, once they are placed."""
-        return [launch.sum_squares(threads) for launch in self.launches]
+    def sum_squares(self, part: int = 0, threads: int | None = None) -> list[Any]:
+        """Sums of squares of the gradients of a part, an array per launch, once they are placed."""
+        return [launch.sum_squares(part, threads) for launch in self.launches]
 
     def step(self, threads: int | None = None) -> None:
         """One step over what was placed, each launch on the current stream of the arrays' library.
@@ -345,10 +348,10 @@ class Launch:
         if not isinstance(self._hyper, Schedule):
             self._driver.prepare(self.table, self._hyper, threads)
 
-    def sum_squares(self, threads: int | None) -> Any:
+    def sum_squares(self, part: int, threads: int | None) -> Any:
         """See :meth:`Selection.sum_squares`."""
         self._pack()
-        return self._driver.sum_squares(self.table, self._placed, self._stream, threads)
+        return self._driver.sum_squares(self.table, self._placed, part, self._stream, threads)
 
     def step(self, threads: int | None) -> None:
         """See :meth:`Selection.step`."""

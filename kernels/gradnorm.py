@@ -6,6 +6,14 @@ with loss scale :math:`L`. Squares are added in float64, where those of a float3
 order that each driver fixes: drivers agree to some units in the last place of float64. An infinite or undefined
 gradient makes the norm so too, which is how one pass gives norm and finiteness together.
 
+Where the norm takes several sums, as those of shards and of what each process has a copy of, every gradient has a part,
+the index :math:`k` of the sum in which it counts, or -1 if it counts in none:
+
+.. math:: s_k = \sum (w_k g)^2, \qquad w_k = 1 \text{ for gradients of part } k, \text{ else } 0
+
+All gradients are read for each sum, since 0 times an infinite or undefined one is undefined: it makes every sum so, and
+all processes learn of it from whichever they have.
+
 Source: Pascanu, Mikolov & Bengio, "On the difficulty of training recurrent neural networks" (ICML 2013),
 algorithm 1; epsilon as in ``torch.nn.utils.clip_grad_norm_``.
 """

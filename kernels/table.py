@@ -12,7 +12,7 @@ from gpuopt.kernels.variant import Variant
 ALIGNMENT = 16
 """Bytes that one thread of a GPU moves at best in one access."""
 
-NUMEL, FAST_NUMEL, FIRST_TILE, HYPER_ROW, POINTERS = range(5)
+NUMEL, FAST_NUMEL, FIRST_TILE, HYPER_ROW, PART, POINTERS = range(6)
 """Columns of a row; from POINTERS on, one address per slot of the variant."""
 
 
@@ -26,8 +26,9 @@ class Table:
         numel: Number of elements of all tensors.
         rows: int64 of shape (tensors, POINTERS + slots): elements; elements that may be accessed 16 bytes at a
             time in every slot but the gradient, whose own address tells (all of them, or none where a slot is not
-            aligned); index of the first tile; index of the hyper row; then the address of each slot, 0 where it is
-            absent.
+            aligned); index of the first tile; index of the hyper row; index of the sum of squares in which the
+            gradient counts, -1 if it counts in none, since a copy of it is counted elsewhere; then the address of each
+            slot, 0 where it is absent.
         tile_tensor: int32 of shape (tiles,): the tensor that each tile belongs to.
         version: Counts the changes of ``rows``, so that copies on a device know when they are stale.
         kept: What drivers keep of this table between steps, such as a copy on a device.
@@ -52,7 +53,7 @@ class Table:
 
     @classmethod
     def of(cls, variant: Variant, tile: int, rows: np.ndarray[Any, Any], device: int | None = None) -> Self:
-        """A table of ``rows``, of which it takes hold, and all but elements and addresses is filled here."""
+        """A table of ``rows``, of which it takes hold; what follows from elements and addresses is filled here."""
         table = cls.__new__(cls)
         table._fill(variant, tile, rows, device)
         return table

@@ -131,13 +131,13 @@ def test_schedule_and_norm_are_tritons(numels: tuple[int, ...], monkeypatch: pyt
     monkeypatch.setattr(driver, "run_table", lambda *arguments: calls.append(("launch", *arguments)))
     table = table_of(*numels)
     given = driver.place(table, SCHEDULE, 7, GIVEN)
-    driver.sum_squares(table, given, 7)
+    driver.sum_squares(table, given, 2, 7)
     driver.step(table, given, 7)
     tensors = Placed(*(f"tensor {array}" for array in placed[:4]))
     launch = [("launch", table, placed)] if table.tiles else []
     assert calls == [
         ("place", table, SCHEDULE, 7, GIVEN),
-        ("sum_squares", table, tensors, 7),
+        ("sum_squares", table, tensors, 2, 7),
         ("advance", table, placed, 7),
         *launch,
     ]

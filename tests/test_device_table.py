@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from gpuopt.kernels.drivers.device_table import DeviceTable
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
-from gpuopt.kernels.table import ALIGNMENT, Table
+from gpuopt.kernels.table import ALIGNMENT, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 ADAM = Variant(RULES["adam"], (*(FORMATS["fp32"],) * 4, None))
@@ -176,7 +176,7 @@ def test_whatever_happens_the_copy_is_true(events: list[str]) -> None:
     for seed, event in enumerate(events):
         rows += event == "layout"
         if event == "address":
-            table.move("param", table.rows[:, 4] + 8 * seed)
+            table.move("param", table.rows[:, POINTERS] + 8 * seed)
         if event == "hyper row":
             table.assign_hyper_rows([seed % 2] * TENSORS)
         device.place(table, header_of(seed if event == "header" else 0, rows))

@@ -1,13 +1,15 @@
 """The global norm of gradients, and the factor that clips it.
 
-1. NumPy's and Numba's sums of squares are within ``NORM`` of the exact sum, for every format, whatever the sizes,
-   tile and alignment; the same gradients give the same bits again, in other memory and on any number of threads.
+1. Sums of squares of all drivers for host memory are within ``NORM`` of the exact sum, for every format, whatever the
+   sizes, tile and alignment; the same gradients give the same bits again, in other memory and on any number of threads.
 2. A table without elements has the sum 0.
 3. An infinite gradient makes the sum infinite and a NaN makes it NaN, wherever it is; the largest float32 does not.
-4. The norm is the root of all sums over the loss scale. The factor is ``min(1, max_norm / (norm + 1e-6))``: 1 for a
+4. The sum of a part is that of its own gradients, but an infinite or undefined one of any row, even of part -1, which
+   counts in none, makes the sums of the others NaN.
+5. The norm is the root of all sums over the loss scale. The factor is ``min(1, max_norm / (norm + 1e-6))``: 1 for a
    norm of 0, 0 for an infinite one, NaN for NaN; and it is that of torch.nn.utils.
 
-``interpreted/test_triton_gradnorm.py`` has the same for the Triton driver.
+``interpreted/test_triton_gradnorm.py`` has the same for the Triton driver, whose kernel CuPy's driver launches too.
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ import numba
 import numpy as np
 import pytest
 import torch
-from kit.squares import BAD, assert_close, assert_shows, of_format
+from kit.squares import BAD, assert_close, assert_parts, assert_shows, of_format
 
+from gpuopt.kernels.drivers import DRIVERS as REGISTRY
 from gpuopt.kernels.drivers import numba as numba_driver
-from gpuopt.kernels.drivers import numpy as numpy_driver
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.gradnorm import clip_factor, norm_of
+from gpuopt.kernels.rules import RULES
+from gpuopt.kernels.variant import slots_of
+from gpuopt.plan import Tensor, select_all
 from gpuopt.verify.tensors import Tensors
 
-DRIVERS = {"numpy": numpy_driver, "numba": numba_driver}
+DRIVERS = {name: entry.load() for name, entry in REGISTRY.items() if entry.device == "cpu"}
 
 TILE = 64
 NUMELS = [0, 1, 7, 8, 9, TILE - 1, TILE, TILE + 1, 5 * TILE + 3, 5000]
@@ -37,7 +42,7 @@ each_format = pytest.mark.parametrize("name", FORMATS)
 
 def sum_squares(driver):
     module = DRIVERS[driver]
-    return lambda table: module.sum_squares(table, module.place(table, np.zeros((1, 1))))
+    return lambda table, *part: module.sum_squares(table, module.place(table, np.zeros((1, 1))), *part)
 
 
 @each_driver
@@ -61,6 +66,30 @@ def test_nothing_has_the_sum_zero(driver: str, numels: list[int]) -> None:
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_what_is_not_finite_shows(name: str, driver: str, bad: float) -> None:
     assert_shows(sum_squares(driver), name, TILE, [0, 1, 9, TILE, 2 * TILE + 5], bad)
+
+
+@each_driver
+@each_format
+def test_parts(name: str, driver: str) -> None:
+    assert_parts(sum_squares(driver), name, TILE, [5, 9, TILE + 1, 2 * TILE, 3 * TILE + 5, 0, 1])
+
+
+@each_driver
+def test_a_plan_keeps_the_part_of_each_tensor(driver: str) -> None:
+    rule = RULES["sgd"]
+    grads = {1: np.full(3, 2.0), -1: np.full(3, 4.0), 0: np.full(5, 3.0)}
+    tensors = [
+        Tensor(f"{part}", [np.zeros_like(grad), grad, *[None] * (len(slots_of(rule)) - 2)], part)
+        for part, grad in grads.items()
+    ]
+    selection = select_all(rule, tensors, DRIVERS[driver])
+    selection.place([[0.5] * len(launch.table.variant.hyper_fields) for launch in selection.launches])
+    assert [sum(sums.sum() for sums in selection.sum_squares(*part)) for part in ((), (0,), (1,), (2,))] == [
+        45,
+        45,
+        12,
+        0,
+    ]
 
 
 @each_driver

@@ -3,8 +3,8 @@
 They hold what the interpreted ones hold in ``interpreted/test_triton_gradnorm.py`` and ``test_triton_schedule.py``:
 
 1. Sums of squares are within ``NORM`` of the exact sum for every format, whatever the sizes and the alignment, and the
-   same bits again; what is not finite shows wherever it is; more tiles than programs leave none out. Gradients are only
-   read, each element of them once.
+   same bits again; what is not finite shows wherever it is, in the sums of other parts too; more tiles than programs
+   leave none out. Gradients are only read, each element of them once.
 2. The end of the norm is within ``NORM`` of the host's; its factor is the host's for its norm, bit for bit.
 3. Hyper rows have the bits of the host's for every rule, both compute dtypes and settings from everywhere; step counts
    advance by one, or by none where an infinity was found; the tensors then have the bits of the NumPy form.
@@ -20,7 +20,7 @@ from collections.abc import Iterator
 import pytest
 from kit.host_gpu import HostGpu, host_gpu
 from kit.schedules import assert_rows_of_the_host, assert_steps_by_rows_of_the_host
-from kit.squares import BAD, assert_close, assert_ends, assert_shows, of_format
+from kit.squares import BAD, assert_close, assert_ends, assert_parts, assert_shows, of_format
 
 from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
@@ -63,6 +63,12 @@ def test_sums_are_nearly_exact(name: str, misaligned: bool | str, gpu: HostGpu) 
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_what_is_not_finite_shows(name: str, bad: float, h100: HostGpu) -> None:
     assert_shows(h100.sum_squares, name, TILE, [0, 1, TILE, TILE + 129], bad)
+
+
+@each_format
+def test_parts(name: str, h100: HostGpu) -> None:
+    assert_parts(h100.sum_squares, name, TILE, [5, TILE + 129, 2 * TILE, 0, 1])
+    assert len(h100.compilations) == 1
 
 
 @pytest.mark.parametrize("programs", [1, 2, 3])

@@ -79,7 +79,7 @@ def compile_square(variant: Variant, arch: str) -> Compiled:
     from gpuopt.kernels.drivers.triton import TILE
     from gpuopt.kernels.drivers.triton_norm import OPTIONS, constants, square_kernel
 
-    types = {"rows": "*i64", "tile_tensor": "*i32", "sums": "*fp64", "tiles": "i32", "each": "i32"}
+    types = {"rows": "*i64", "tile_tensor": "*i32", "sums": "*fp64", "tiles": "i32", "each": "i32", "part": "i32"}
     return _compile(square_kernel, types, constants(variant, TILE), OPTIONS, arch)
 
 

@@ -151,9 +151,9 @@ class Selection:
             if member.version != member.param._version:
                 member.renew_original()
 
-    def sum_squares(self) -> list[Any]:
+    def sum_squares(self, part: int = 0) -> list[Any]:
         """See :meth:`gpuopt.plan.Selection.sum_squares`."""
-        return self._rows.sum_squares(self._threads())
+        return self._rows.sum_squares(part, self._threads())
 
     def step(self) -> None:
         """The step, as it was placed. It advances the step counts unless it is skipped."""

@@ -70,12 +70,14 @@ def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
     """Nothing is compiled on the host before a launch."""
 
 
-def sum_squares(table: Table, placed: Placed | Array, stream: int = 0, threads: int | None = None) -> Any:
+def sum_squares(
+    table: Table, placed: Placed | Array, part: int = 0, stream: int = 0, threads: int | None = None
+) -> Any:
     """By Triton's kernel, as a tensor of PyTorch."""
     assert isinstance(placed, Placed)
     triton = _triton("the norm of gradients")
     with triton.on_stream(table.device, stream):  # where tensors are made of what is on the device
-        return triton.sum_squares(table, Placed(*map(triton.as_tensor, placed[:4])), stream)
+        return triton.sum_squares(table, Placed(*map(triton.as_tensor, placed[:4])), part, stream)
 
 
 def step(table: Table, placed: Placed | Array, stream: int = 0, threads: int | None = None) -> None:

@@ -46,10 +46,15 @@ class Driver(Protocol):
     def prepare(self, table: Table, hyper: np.ndarray[Any, Any], threads: int | None = None) -> None:
         """Has compiled what a step over ``table`` takes, where the host compiles it; nothing is written."""
 
-    def sum_squares(self, table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> Any:
+    def sum_squares(self, table: Table, placed: Any, part: int = 0, stream: int = 0, threads: int | None = None) -> Any:
         """Sums of squares of the gradients, float64 in the driver's memory: their sum is that of all squares.
 
-        ``threads`` is the most that it runs on in host memory; None for as many as the driver likes.
+        Args:
+            table: The tensors.
+            placed: From :meth:`place`.
+            part: Gradients of rows of other parts count as 0 times themselves, see :mod:`gpuopt.kernels.gradnorm`.
+            stream: As for :meth:`place`.
+            threads: The most that it runs on in host memory; None for as many as the driver likes.
         """
 
     def step(self, table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> None:

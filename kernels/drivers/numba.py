@@ -35,7 +35,7 @@ from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.rules.rule import MOST_SLOTS
 from gpuopt.kernels.select import select
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import FIRST_TILE, HYPER_ROW, NUMEL, POINTERS, Table
+from gpuopt.kernels.table import FIRST_TILE, HYPER_ROW, NUMEL, PART, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 from gpuopt.kernels.warn import warn
 
@@ -58,14 +58,16 @@ def unavailable() -> str | None:
     return "NUMBA_DISABLE_JIT is set" if numba.config.DISABLE_JIT else None
 
 
-def sum_squares(table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> np.ndarray[Any, Any]:
+def sum_squares(
+    table: Table, placed: Any, part: int = 0, stream: int = 0, threads: int | None = None
+) -> np.ndarray[Any, Any]:
     """One sum per tile."""
     grad = table.variant.formats[1]
     assert grad is not None
     sums = np.empty(table.tiles, dtype=np.float64)
     wanted = threads_for(table, threads)
     with _threads(wanted):
-        compiled_sum_squares(grad, wanted > 1)(table.rows, table.tile_tensor, sums, table.tile)
+        compiled_sum_squares(grad, wanted > 1)(table.rows, table.tile_tensor, sums, table.tile, part)
     return sums
 
 
@@ -147,7 +149,7 @@ def compiled(variant: Variant, neutral: bool, parallel: bool) -> Callable[..., N
 
 @cache
 def compiled_sum_squares(grad: Format, parallel: bool) -> Callable[..., None]:
-    """``sum_squares(rows, tile_tensor, sums, tile)`` for gradients of one format, as :func:`compiled`."""
+    """``sum_squares(rows, tile_tensor, sums, tile, part)`` for gradients of one format, as :func:`compiled`."""
     return compile_cached(_sum_squares(grad), f"{grad.name} {parallel}", parallel=parallel, nogil=True)
 
 
@@ -167,7 +169,7 @@ def _sum_squares(grad: Format) -> Callable[..., None]:
     g_load = register_jitable(grad.compiled_load)
     fingerprint = source_fingerprint()
 
-    def sum_squares(rows, tile_tensor, sums, tile):
+    def sum_squares(rows, tile_tensor, sums, tile, part):
         fingerprint  # noqa: B018 (part of the binary's name in the cache)
         for backwards in numba.prange(tile_tensor.size):
             # The step comes next, from the first tile on: what is read last is then still in the cache.
@@ -176,28 +178,29 @@ def _sum_squares(grad: Format) -> Callable[..., None]:
             start = (index - row[FIRST_TILE]) * tile
             size = min(tile, row[NUMEL] - start)
             g_at = _slot(row, 1, start, g_type)
+            weight = np.float64(row[PART] == part)
             # Eight sums that do not wait for each other, which SIMD adds in this order everywhere.
             a, b, c, d, e, f, g, h = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
             whole = size - size % 8
             for i in range(0, whole, 8):
-                a += _square(g_at, i, g_load)
-                b += _square(g_at, i + 1, g_load)
-                c += _square(g_at, i + 2, g_load)
-                d += _square(g_at, i + 3, g_load)
-                e += _square(g_at, i + 4, g_load)
-                f += _square(g_at, i + 5, g_load)
-                g += _square(g_at, i + 6, g_load)
-                h += _square(g_at, i + 7, g_load)
+                a += _square(g_at, i, g_load, weight)
+                b += _square(g_at, i + 1, g_load, weight)
+                c += _square(g_at, i + 2, g_load, weight)
+                d += _square(g_at, i + 3, g_load, weight)
+                e += _square(g_at, i + 4, g_load, weight)
+                f += _square(g_at, i + 5, g_load, weight)
+                g += _square(g_at, i + 6, g_load, weight)
+                h += _square(g_at, i + 7, g_load, weight)
             for i in range(whole, size):
-                a += _square(g_at, i, g_load)
+                a += _square(g_at, i, g_load, weight)
             sums[index] = ((a + b) + (c + d)) + ((e + f) + (g + h))
 
     return sum_squares
 
 
 @register_jitable
-def _square(slot, i, load):
-    value = np.float64(load(slot[i]))
+def _square(slot, i, load, weight):
+    value = weight * np.float64(load(slot[i]))
     return value * value
 
 

@@ -10,7 +10,7 @@ from gpuopt.kernels import epilogue, prologue
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
+from gpuopt.kernels.table import HYPER_ROW, NUMEL, PART, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 TILE = 3 << 14
@@ -36,16 +36,19 @@ def prepare(table: Table, hyper: np.ndarray[Any, Any], threads: int | None = Non
     """Nothing is compiled."""
 
 
-def sum_squares(table: Table, placed: Any, stream: int = 0, threads: int | None = None) -> np.ndarray[Any, Any]:
+def sum_squares(
+    table: Table, placed: Any, part: int = 0, stream: int = 0, threads: int | None = None
+) -> np.ndarray[Any, Any]:
     """One sum per block of each tensor."""
     grad = table.variant.formats[1]
     assert grad is not None
     sums = []
     with np.errstate(all="ignore"):
-        for _, stored, *_ in _slots(table):
+        for row, (_, stored, *_) in zip(table.rows, _slots(table), strict=True):
             assert stored is not None
+            weight = np.float64(row[PART] == part)
             for start in range(0, stored.size, table.tile):
-                wide = grad.load(stored[start : start + table.tile]).astype(np.float64)
+                wide = np.multiply(grad.load(stored[start : start + table.tile]), weight, dtype=np.float64)
                 sums.append(np.square(wide, out=wide).sum())
     return np.array(sums, dtype=np.float64)
 

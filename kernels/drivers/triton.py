@@ -81,12 +81,12 @@ def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
     """Nothing is compiled on the host before a launch."""
 
 
-def sum_squares(table: Table, placed: Placed, stream: int = 0, threads: int | None = None) -> Any:
+def sum_squares(table: Table, placed: Placed, part: int = 0, stream: int = 0, threads: int | None = None) -> Any:
     """See :mod:`~gpuopt.kernels.drivers.triton_norm`."""
     from gpuopt.kernels.drivers import triton_norm
 
     with on_stream(table.device, stream):
-        return triton_norm.sum_squares(table, placed)
+        return triton_norm.sum_squares(table, placed, part)
 
 
 def advance(table: Table, placed: Placed, stream: int = 0) -> None:

@@ -17,7 +17,7 @@ from gpuopt.kernels import gradnorm
 from gpuopt.kernels.drivers.device_table import Placed
 from gpuopt.kernels.drivers.triton import ALIGNED, DEVICE, jit, slot, widen
 from gpuopt.kernels.drivers.triton_launch import Launcher
-from gpuopt.kernels.table import FIRST_TILE, NUMEL, POINTERS, Table
+from gpuopt.kernels.table import FIRST_TILE, NUMEL, PART, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 
 PROGRAMS = 4096
@@ -35,16 +35,17 @@ CLIP_CONSTANTS = {"FORM": jit(gradnorm.triton_form), "EPSILON": gradnorm.EPSILON
 
 _NUMEL = tl.constexpr(NUMEL)
 _FIRST_TILE = tl.constexpr(FIRST_TILE)
+_PART = tl.constexpr(PART)
 _POINTERS = tl.constexpr(POINTERS)
 
 
-def sum_squares(table: Table, placed: Placed) -> Any:
+def sum_squares(table: Table, placed: Placed, part: int) -> Any:
     """One sum per program, on the current device and stream."""
     each = triton.cdiv(table.tiles, PROGRAMS)
     programs = triton.cdiv(table.tiles, each) if each else 0
     sums = torch.empty(programs, dtype=torch.float64, device=DEVICE)
     if programs:
-        launcher(table.variant, table.tile)(programs, placed.rows, placed.tile_tensor, sums, table.tiles, each)
+        launcher(table.variant, table.tile)(programs, placed.rows, placed.tile_tensor, sums, table.tiles, each, part)
     return sums
 
 
@@ -81,9 +82,10 @@ def constants(variant: Variant, tile: int) -> dict[str, Any]:
     return {"G": getattr(tl, grad.dtype), "WIDTH": POINTERS + len(variant.slots), "TILE": tile}
 
 
-@triton.jit(do_not_specialize=["tiles", "each"], do_not_specialize_on_alignment=["rows", "tile_tensor", "sums"])
-def square_kernel(rows, tile_tensor, sums, tiles, each, G: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
+@triton.jit(do_not_specialize=["tiles", "each", "part"], do_not_specialize_on_alignment=["rows", "tile_tensor", "sums"])
+def square_kernel(rows, tile_tensor, sums, tiles, each, part, G: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
     """Adds the squares of ``each`` tiles, lane by lane, and then those of the lanes."""
+    EXACT: tl.constexpr = tl.float64 if G == tl.float64 else tl.float32
     program = tl.program_id(0)
     first = program.to(tl.int64) * each
     whole = tl.zeros([TILE], tl.float64)
@@ -94,20 +96,24 @@ def square_kernel(rows, tile_tensor, sums, tiles, each, G: tl.constexpr, WIDTH: 
         start = tl.multiple_of(start, TILE)
         numel = tl.load(row + _NUMEL)
         grad = tl.load(row + _POINTERS + 1)
+        weight = (tl.load(row + _PART) == part).to(EXACT)
         if start + TILE <= numel and grad % ALIGNED == 0:
-            g = widen(tl.load(slot(row, 1, G, start, ALIGNED) + tl.arange(0, TILE)), tl.float64)
-            whole += g * g
+            whole += square(tl.load(slot(row, 1, G, start, ALIGNED) + tl.arange(0, TILE)), weight)
         elif start + TILE <= numel:
-            g = widen(tl.load(slot(row, 1, G, start, 1) + tl.arange(0, TILE)), tl.float64)
-            whole += g * g
+            whole += square(tl.load(slot(row, 1, G, start, 1) + tl.arange(0, TILE)), weight)
         else:
             lane = tl.arange(0, TAIL)
             end = min(numel, start + TILE)
             for at in range(start, end, TAIL):
-                g = tl.load(slot(row, 1, G, at, 1) + lane, mask=lane < end - at, other=0.0)
-                g = widen(g, tl.float64)
-                rest += g * g
+                rest += square(tl.load(slot(row, 1, G, at, 1) + lane, mask=lane < end - at, other=0.0), weight)
     tl.store(sums + program, tl.sum(whole) + tl.sum(rest))
+
+
+@triton.jit
+def square(stored, weight):
+    """In float64, once the gradient is multiplied in the dtype of its weight, which holds it exactly."""
+    g = (widen(stored, weight.dtype) * weight).to(tl.float64)
+    return g * g
 
 
 @triton.jit(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kit.squares import BAD, assert_close, assert_ends, assert_shows, of_format
+from kit.squares import BAD, assert_close, assert_ends, assert_parts, assert_shows, of_format
 
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers import triton_norm
@@ -26,9 +26,9 @@ NUMELS = [0, 1, 127, 128, 129, TILE - 1, TILE, TILE + 1, 3 * TILE + 130]
 each_format = pytest.mark.parametrize("name", FORMATS)
 
 
-def sum_squares(table: Table) -> np.ndarray:
+def sum_squares(table: Table, part: int = 0) -> np.ndarray:
     hyper = table.variant.hyper_array([[0.5] * len(table.variant.hyper_fields)])
-    return driver.sum_squares(table, driver.place(table, hyper)).numpy()
+    return driver.sum_squares(table, driver.place(table, hyper), part).numpy()
 
 
 @each_format
@@ -46,6 +46,11 @@ def test_nothing_has_the_sum_zero(numels: list[int]) -> None:
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD)
 def test_what_is_not_finite_shows(name: str, bad: float) -> None:
     assert_shows(sum_squares, name, TILE, [0, 1, TILE, TILE + 129], bad)
+
+
+@each_format
+def test_parts(name: str) -> None:
+    assert_parts(sum_squares, name, TILE, [5, 129, TILE + 1, 2 * TILE, 3 * TILE + 5, 0, 1])
 
 
 @pytest.mark.parametrize("programs", [1, 2, 3, 5, 8])

@@ -109,10 +109,10 @@ class HostGpu:
         self._reaches |= dict.fromkeys((placed.rows.data_ptr(), placed.signals.data_ptr()), reach)
         return placed
 
-    def sum_squares(self, table: Table) -> Array:
+    def sum_squares(self, table: Table, part: int = 0) -> Array:
         """The driver's ``sum_squares``, with what it places."""
         hyper = table.variant.hyper_array([[0.5] * len(table.variant.hyper_fields)])
-        sums: Array = driver.sum_squares(table, driver.place(table, hyper)).numpy()
+        sums: Array = driver.sum_squares(table, driver.place(table, hyper), part).numpy()
         return sums
 
     def to_device(self, array: Array) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from math import fsum
 from typing import Any
@@ -13,13 +13,17 @@ import torch
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.gradnorm import clip_factor, norm_of
 from gpuopt.kernels.rules import RULES
-from gpuopt.kernels.table import Table
+from gpuopt.kernels.table import PART
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.drawing import stored
 from gpuopt.verify.tensors import Tensors
 from kit.tolerances import NORM
 
-SumSquares = Callable[[Table], np.ndarray[Any, Any]]
+SumSquares = Callable[..., np.ndarray[Any, Any]]
+"""Of a table, and of a part if it is given."""
+
+PARTS = [0, 1, -1, 0, 1]
+"""Of one tensor after the other, again and again."""
 
 BAD = {"inf": np.inf, "-inf": -np.inf, "nan": np.nan}
 
@@ -30,10 +34,10 @@ def of_format(name: str) -> Variant:
     return Variant(RULES["sgd"], (FORMATS[other], FORMATS[name], None))
 
 
-def exact(tensors: Tensors) -> float:
-    """The sum of all squares, rounded once."""
+def exact(tensors: Tensors, chosen: Sequence[int] | None = None) -> float:
+    """The sum of the squares of all tensors, or of the chosen ones, rounded once."""
     total = Fraction(0)
-    for tensor in range(len(tensors.numels)):
+    for tensor in range(len(tensors.numels)) if chosen is None else chosen:
         values = tensors.formats["grad"].load(tensors.stored(tensor, "grad"))
         if values.dtype == np.float64:
             total += sum((Fraction(value) ** 2 for value in values.tolist()), Fraction(0))
@@ -99,4 +103,25 @@ def assert_shows(sum_squares: SumSquares, name: str, tile: int, numels: list[int
             element[:] = stored(tensors.formats["grad"], np.array([bad]))
             total = sum_squares(table).sum()
             assert np.isnan(total) if np.isnan(bad) else total == np.inf
+            element[:] = kept
+
+
+def assert_parts(sum_squares: SumSquares, name: str, tile: int, numels: list[int]) -> None:
+    """Demands the sums of parts, each of its own tensors, and that whatever is not finite shows in all of them."""
+    for misaligned in (False, "grad"):
+        tensors = Tensors(of_format(name), numels, seed=8, ordinary_share=1.0, misaligned=misaligned)
+        table = tensors.table(tile)
+        table.rows[:, PART] = parts = np.resize(PARTS, len(numels))
+        for part in (0, 1, 2):
+            wanted = exact(tensors, np.flatnonzero(parts == part).tolist())
+            assert abs(sum_squares(table, part).sum() - wanted) <= NORM * wanted
+        assert sum_squares(table).tobytes() == sum_squares(table, 0).tobytes()
+    for tensor, numel in enumerate(numels):
+        for bad in BAD.values() if numel else ():
+            element = tensors.stored(tensor, "grad")[numel - 1 :]
+            kept = element.copy()
+            element[:] = stored(tensors.formats["grad"], np.array([bad]))
+            for part in (0, 1):
+                total = sum_squares(table, part).sum()
+                assert total == np.inf if part == parts[tensor] and np.isinf(bad) else np.isnan(total)
             element[:] = kept
