@@ -39,7 +39,7 @@ STAGES: dict[str, tuple[Any, str]] = {
     "tables": (driver, "place"),
     "preparation": (driver, "prepare"),
     "squares": (driver, "sum_squares"),
-    "norm": (base, "sum_squares"),
+    "norm": (base, "read"),
     "clipping": (base, "clip"),
 }
 """What is called before the first write, and where it is found."""

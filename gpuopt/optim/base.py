@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from operator import attrgetter
 from threading import get_ident
@@ -17,10 +17,12 @@ from gpuopt.kernels.schedule import Common
 from gpuopt.optim import checkpoint, sparse
 from gpuopt.optim.extras import DEFAULTS, NAMES, TORCHS, check, check_group, check_params
 from gpuopt.optim.member import Recipe
-from gpuopt.optim.norm import clip, find_inf, sum_squares
+from gpuopt.optim.norm import Read, check_finite, clip, read, tell_overflow, total, unscale
+from gpuopt.optim.processes import Processes
 from gpuopt.optim.rows import Rows
 from gpuopt.optim.selection import Scaling, Selection, Settings
 from gpuopt.optim.settings import SWITCHES, check_number, check_switch, names_of
+from gpuopt.optim.shards import increment_versions, is_shard, local, reshard_modules
 from gpuopt.optim.state import EMA, STEP
 from gpuopt.watched import States
 
@@ -48,9 +50,10 @@ class Fused(torch.optim.Optimizer):
     ``lr``, ``weight_decay`` and ``maximize`` among them.
 
     Attributes:
-        last_grad_norm: Norm of all gradients of the last step with ``max_grad_norm``, before clipping, as a tensor of
-            no dimension on their device; None before it. With a loss scale, that of the unscaled gradients. After an
-            overflow it may be that of an earlier step, or infinite.
+        last_grad_norm: Norm of all gradients of the last step with ``max_grad_norm``, those of other processes that
+            hold a part of the model among them, before clipping, as a tensor of no dimension; None before it. With a
+            loss scale, that of the unscaled gradients. After an overflow it may be that of an earlier step, or
+            infinite.
     """
 
     rule: ClassVar[Rule]
@@ -67,6 +70,7 @@ class Fused(torch.optim.Optimizer):
     zero_grads: bool
     ema_decay: float | None
     master_weights: bool
+    norm_group: torch.distributed.ProcessGroup | None
     state_dtype: torch.dtype | None
 
     last_grad_norm: torch.Tensor | None = None
@@ -78,6 +82,8 @@ class Fused(torch.optim.Optimizer):
     _is_torn: bool = False
     _scheduled: bool = False
     _checked: tuple[Any, ...] | None = None
+    _agreed: tuple[Any, ...] | None = None
+    """Settings that are known to be those of all processes that hold the model."""
     _to_find_inf: torch.Tensor | None = None
     _is_told: bool = False
     """Whether gpuopt's own scaler is about to call step."""
@@ -88,15 +94,16 @@ class Fused(torch.optim.Optimizer):
 
         ``defaults`` are options of groups that the base has not, with their defaults.
         """
-        known = TORCHS | set(defaults)
-        extras = {name: value for name, value in options.items() if name not in known}
+        own = set(defaults)
+        extras = {name: value for name, value in options.items() if name not in TORCHS | own}
         check(extras, type(self).__name__)
         for name, value in {**DEFAULTS, **extras}.items():
             setattr(self, name, value)
         self._unsaid = {name: value for name, value in DEFAULTS.items() if name not in extras}
         self._stepping = {}
-        defaults |= {name: options[name] for name in defaults if name in options}
-        yield {name: value for name, value in options.items() if name in known and name not in defaults}
+        # What is at its default is in no group, as in those of torch, whose checkpoints have not got it.
+        defaults = {name: options[name] for name in defaults if options.get(name, defaults[name]) != defaults[name]}
+        yield {name: value for name, value in options.items() if name in TORCHS - own}
         self.defaults.update(defaults)
         for group in self.param_groups:
             for name, value in defaults.items():
@@ -110,9 +117,14 @@ class Fused(torch.optim.Optimizer):
         """Whether ``torch.amp.GradScaler`` leaves gradients as they are, and ``grad_scale`` and ``found_inf`` to us.
 
         As in torch's classes, where they are fused. That scaler does not call ``step`` at all after an overflow
-        otherwise, where ``zero_grads`` would be left undone.
+        otherwise, where ``zero_grads`` would be left undone, and other processes would wait for this one.
         """
-        return self._is_told or self.zero_grads or any(group.get("fused") for group in self.param_groups)
+        return (
+            self._is_told
+            or self.zero_grads
+            or any(group.get("fused") for group in self.param_groups)
+            or any(map(is_shard, self._params()))
+        )
 
     @_step_supports_amp_scaling.setter
     def _step_supports_amp_scaling(self, _: bool) -> None:
@@ -161,6 +173,8 @@ class Fused(torch.optim.Optimizer):
     def averaged_weights(self) -> Iterator[None]:
         """In this context the parameters are their averages, for evaluation. It takes a copy of the parameters.
 
+        Modules of FSDP2 gather them anew, when it begins and when it has ended.
+
         Raises:
             RuntimeError: There is no average yet: ``ema_decay`` is None, or no step has been taken.
         """
@@ -170,7 +184,7 @@ class Fused(torch.optim.Optimizer):
             raise RuntimeError("there are no averaged weights: ema_decay must be given, and a step taken")
         if self._is_averaged:
             raise RuntimeError("the averaged weights are in place already")
-        originals = [(p, p.detach().clone()) for p, _ in averages]
+        originals = [(p, local(p).detach().clone()) for p, _ in averages]
         self._is_averaged = True
         try:
             _assign(averages)
@@ -224,7 +238,13 @@ class Fused(torch.optim.Optimizer):
         return super().__repr__().removesuffix(")") + f"\nAll groups\n{lines})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """For copies and pickles: all but the plans, which hold addresses."""
+        """For copies and pickles: all but the plans, which hold addresses.
+
+        Raises:
+            TypeError: There is a ``norm_group``, which cannot be copied.
+        """
+        if self.norm_group is not None:
+            raise TypeError("norm_group must be None for copies and pickles of an optimizer: use its state_dict")
         own = {name: getattr(self, name) for name in ("last_grad_norm", "_scheduled", "_is_torn")}
         return {**super().__getstate__(), **self._extras(), **own, "_unsaid": dict(self._unsaid)}
 
@@ -246,6 +266,15 @@ class Fused(torch.optim.Optimizer):
     def _has_grads(self) -> bool:
         """Whether a parameter has a gradient."""
         return any(param.grad is not None for param in self._params())
+
+    def _has_wide_params(self) -> bool:
+        """Whether a parameter is of float64, or of pairs of them."""
+        return any(param.dtype in (torch.float64, torch.complex128) for param in self._params())
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether other processes hold a part of the model, or may."""
+        return self.norm_group is not None or any(map(is_shard, self._params()))
 
     def _will_find_inf(self, device: torch.device) -> torch.Tensor:
         """Has the next step find out whether a gradient is not finite, and then do nothing.
@@ -307,24 +336,43 @@ class Fused(torch.optim.Optimizer):
 
     def _step(self) -> None:
         """The way of a step."""
-        self._check_extras()
-        captured = self._is_captured()
-        scaling = self._take_scaling()
-        settings = [self._row(group) for group in self.param_groups]
-        self._schedule_if_needed(settings, scaling)
-        rows, self._rows = self._rows_that_fit(), None  # until all is well again
-        selections = rows.select(captured)
-        self._check_sparse(rows, scaling, captured)
-        if captured:
-            self._captured += tuple(each for each in selections if each not in self._captured)
-        for selection in selections:
-            selection.place(settings, scaling, clipped=self.max_grad_norm is not None)
-        for selection in selections:
-            selection.renew_originals()
-        self._find_norm(selections, scaling)
+        with self._others_waiting():
+            self._check_extras()
+            captured = self._is_captured()
+            scaling = self._take_scaling()
+            settings = [self._row(group) for group in self.param_groups]
+            self._schedule_if_needed(settings, scaling)
+            rows, self._rows = self._rows_that_fit(), None  # until all is well again
+            selections = rows.select(captured)
+            self._check_sparse(rows, scaling, captured)
+            if scaling.is_there and not self._is_told:
+                rows.processes.check_scaler()
+            if captured:
+                self._captured += tuple(each for each in selections if each not in self._captured)
+            for selection in selections:
+                selection.place(settings, scaling, clipped=self.max_grad_norm is not None)
+            for selection in selections:
+                selection.renew_originals()
+            own = self._read_grads(selections, rows.processes, scaling)
+        if own is not None:
+            self._find_norm(selections, rows.processes, scaling, own, captured)
         self._launch(selections, rows)
         # State that was made for a step that did nothing may not fit what comes next.
         self._rows = None if rows.new else rows
+
+    @contextmanager
+    def _others_waiting(self) -> Iterator[None]:
+        """In this context a failure is made known to other processes that hold the model, where they wait for this."""
+        waiting = self.max_grad_norm is not None or self._to_find_inf is not None or hasattr(self, "found_inf")
+        try:
+            yield
+        except Exception:
+            if waiting:
+                with suppress(Exception):  # the first error is the one to be seen
+                    processes = Processes(list(dict.fromkeys(self._params())), self.norm_group)
+                    if processes:
+                        processes.agree(None, failed=True)
+            raise
 
     def _take_scaling(self) -> Scaling:
         """What a gradient scaler has left, which is for this step alone."""
@@ -332,7 +380,8 @@ class Fused(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None) if to_find is None else to_find
         if not isinstance(found_inf, torch.Tensor):  # as GradScaler's is where no parameter has a gradient
             found_inf = None
-        return Scaling(getattr(self, "grad_scale", None), found_inf, to_find is not None)
+        is_there = to_find is not None or hasattr(self, "found_inf")
+        return Scaling(getattr(self, "grad_scale", None), found_inf, to_find is not None, is_there)
 
     def _rows_that_fit(self) -> Rows:
         """Those of the last step, or new ones where parameters, state as a whole, or options are others."""
@@ -359,14 +408,52 @@ class Fused(torch.optim.Optimizer):
         for each in rows.sparse:
             sparse.check(each, self.rule, self.state.get(each.param, {}), extras, scaling, captured)
 
-    def _find_norm(self, selections: list[Selection], scaling: Scaling) -> None:
-        """Reads the gradients once, where a norm or an overflow is to be found."""
-        if selections and (scaling.is_to_be_found or self.max_grad_norm is not None):
-            sums = sum_squares(selections)
-            if scaling.is_to_be_found and scaling.found_inf is not None:
-                find_inf(selections, sums, scaling.found_inf)
-            if self.max_grad_norm is not None:
-                self.last_grad_norm = clip(selections, sums, self.max_grad_norm, self.error_if_nonfinite)
+    def _read_grads(self, selections: list[Selection], processes: Processes, scaling: Scaling) -> Read | None:
+        """Reads the gradients once, where a norm or an overflow is to be found; None where nothing is to be known."""
+        if (selections or processes) and (scaling.is_to_be_found or self.max_grad_norm is not None):
+            return read(selections, processes.sums, scaling)
+        return Read([], scaling.found_inf) if processes and scaling.is_there else None
+
+    def _find_norm(
+        self, selections: list[Selection], processes: Processes, scaling: Scaling, own: Read, captured: bool
+    ) -> None:
+        """Ends the norm of what all processes have read, and has all know of an overflow."""
+        sums, overflow = own.parts[0] if own.parts else [], own.overflow
+        if processes:
+            sums, overflow = self._agree(processes, scaling, own, captured)
+        if overflow is not None and (processes or scaling.is_to_be_found):
+            tell_overflow(selections, scaling, overflow)
+        if self.max_grad_norm is not None:
+            outcome = clip(selections, sums, self.max_grad_norm, scaling)
+            is_wide = any(each.is_wide for each in selections) if selections else self._has_wide_params()
+            norm = (outcome.wide if is_wide else outcome.narrow)[0]
+            if self.error_if_nonfinite:
+                check_finite(norm, overflow)
+            self.last_grad_norm = norm
+
+    def _agree(
+        self, processes: Processes, scaling: Scaling, own: Read, captured: bool
+    ) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The sum of squares, and whether there is an overflow, of all processes together.
+
+        On a GPU the host looks whether they agree on all else where it waits for the norm anyway, or settings are new.
+        """
+        settings = type(self).__name__, self.max_grad_norm, self.error_if_nonfinite, scaling.is_to_be_found
+        overflow = 0.0 if own.overflow is None else own.overflow != 0
+        agreed = processes.agree(settings, [total(part) for part in own.parts], overflow)
+        if not captured and (self.error_if_nonfinite or agreed.is_on_host or self._agreed != settings):
+            agreed.check(f"max_grad_norm ({self.max_grad_norm}), error_if_nonfinite and scaler")
+            if scaling.is_there and not self._is_told:
+                agreed.check_scaler()
+            self._agreed = settings
+        return [agreed.squares.reshape(1)], agreed.overflow != 0
+
+    def _unscale(self, inverse_scale: torch.Tensor, found_inf: torch.Tensor) -> torch.Tensor:
+        """Multiplies gradients by ``inverse_scale``; whether one is not finite, in any process that holds the model."""
+        params = list(dict.fromkeys(self._params()))
+        found = unscale(params, inverse_scale, found_inf)
+        agreed = Processes(params, self.norm_group).agree("unscale", overflow=found)
+        return (agreed.overflow != 0).to(found)
 
     def _launch(self, selections: list[Selection], rows: Rows) -> None:
         """Steps everything, and lets the optimizer have state that is new, unless an overflow is known to the host."""
@@ -418,12 +505,13 @@ class Fused(torch.optim.Optimizer):
                     "differentiable must be False, since autograd does not see into a fused step; "
                     f"torch.optim.{type(self).__name__} can be differentiated"
                 )
-        extras = self.backend, self.zero_grads, self.state_dtype, self.master_weights, self.ema_decay is not None
+        extras = self.backend, self.zero_grads, self.state_dtype, self.master_weights, self.norm_group
+        averages = self.ema_decay is not None
         capturable = any(group.get("capturable") for group in self.param_groups)
         slots = tuple([(*self.rule.required, *self._options(group)) for group in self.param_groups])
         counts = tuple([self._counts(group) for group in self.param_groups])
         own = self.rule, type(self).__name__, self._for_sparse, self._takes_sparse
-        return Recipe._make((*own, *extras, self._initial(), self._scheduled, capturable, slots, counts))
+        return Recipe._make((*own, *extras, averages, self._initial(), self._scheduled, capturable, slots, counts))
 
     def _row(self, group: Group) -> tuple[Any, ...]:
         """A group's settings in the order of :func:`gpuopt.kernels.schedule.row_at`."""
@@ -432,8 +520,11 @@ class Fused(torch.optim.Optimizer):
         return (*Common(group["lr"], group["weight_decay"], *switches, average_weight), *self._settings(group))
 
 
-def _assign(pairs: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    """Puts the values of each second tensor into the first."""
+def _assign(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """Puts the values of each second tensor into the first, and has modules know that hold a copy of it."""
     with torch.no_grad():
         for to, source in pairs:
-            to.copy_(source)
+            local(to).detach().copy_(local(source))
+    increment_versions([to for to, _ in pairs])
+    if any(is_shard(to) for to, _ in pairs):
+        reshard_modules()

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gpuopt.kernels.warn import warn
-from gpuopt.optim.extras import DEFAULTS, check
+from gpuopt.optim.extras import DEFAULTS, LOCAL, check
 from gpuopt.optim.state import EMA, MASTER, STEP, missing_from
 from gpuopt.watched import Entries
 
 if TYPE_CHECKING:
     from gpuopt.optim.base import Fused
 
-_SAVED = {name: default for name, default in DEFAULTS.items() if name != "backend"}
-"""Extras that are saved: which backend can run may be another matter elsewhere."""
+_SAVED = {name: default for name, default in DEFAULTS.items() if name not in LOCAL}
+"""Extras that are saved."""
 
 
 class _Box:

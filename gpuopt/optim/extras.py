@@ -30,10 +30,15 @@ class Extras(TypedDict, total=False):
         master_weights: Whether float16 and bfloat16 parameters have a float32 original, kept as ``master_param`` in
             their state, which is stepped and of which they are a rounded copy. Where one was written to since the
             last step, its original follows, but not where that was through ``.data``, of which PyTorch keeps no count.
+        norm_group: A process group over which norm and overflow are added up after the meshes of DTensors, which need
+            none: of the processes that hold other parameters of the same model, as the stages of a pipeline do, or flat
+            shards, as with ``FullyShardedDataParallel`` and ``ZeroRedundancyOptimizer``. None for none.
         state_dtype: Of the rule's slots that are made from now on, of real parameters; None for that of the
             parameter, or of its original.
 
     An original or an average that is switched off is dropped at the next step.
+
+    Where parameters are DTensors or there is a ``norm_group``, all processes must step together, with the same extras.
     """
 
     backend: str | None
@@ -42,6 +47,7 @@ class Extras(TypedDict, total=False):
     zero_grads: bool
     ema_decay: float | None
     master_weights: bool
+    norm_group: torch.distributed.ProcessGroup | None
     state_dtype: torch.dtype | None
 
 
@@ -71,8 +77,12 @@ DEFAULTS: Extras = {
     "zero_grads": False,
     "ema_decay": None,
     "master_weights": False,
+    "norm_group": None,
     "state_dtype": None,
 }
+
+LOCAL = frozenset(["backend", "norm_group"])
+"""Extras that belong to where an optimizer runs, so that state dicts do not carry them."""
 
 
 NAMES = frozenset(DEFAULTS)
@@ -102,6 +112,11 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
         )
     if decay is not None and not (_is_number(decay) and isfinite(decay) and 0 <= decay <= 1):
         raise ValueError(f"ema_decay must be in [0, 1] or None, but is {decay!r}")
+    group = extras.get("norm_group")
+    if group is not None and not (_can_group() and isinstance(group, torch.distributed.ProcessGroup)):
+        raise ValueError(
+            f"norm_group must be a process group of torch.distributed that has this process, or None, but is {group!r}"
+        )
     dtype = extras.get("state_dtype")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in BY_DTYPE):
         raise ValueError(f"state_dtype must be torch.{', torch.'.join(BY_DTYPE)} or None, but is {dtype!r}")
@@ -118,8 +133,8 @@ def check_group(group: Mapping[str, Any], extras: Mapping[str, Any], index: int)
         if name == "max_grad_norm" and group[name] is not None:
             raise ValueError(
                 f"max_grad_norm must be given to the constructor alone, since the norm is that of all groups, but is "
-                f"in group {index}; where a wrapper has put it there, as ZeroRedundancyOptimizer does, call "
-                "torch.nn.utils.clip_grad_norm_ before step instead"
+                f"in group {index}; where a wrapper has put it there, as ZeroRedundancyOptimizer does, give it "
+                "functools.partial(optimizer, max_grad_norm=..., norm_group=...) as the class instead"
             )
         if group[name] != extras[name]:
             raise ValueError(
@@ -132,14 +147,20 @@ def check_params(params: Iterable[torch.Tensor], extras: Mapping[str, Any]) -> N
     """Refuses parameters that extras cannot be had for.
 
     Raises:
-        ValueError: Gradients are to be clipped of parameters that ``FullyShardedDataParallel`` has flattened.
+        ValueError: Gradients are to be clipped of parameters that ``FullyShardedDataParallel`` has flattened, and there
+            is no ``norm_group``.
     """
-    if extras["max_grad_norm"] is not None and any(getattr(param, "_fsdp_flattened", False) for param in params):
+    alone = extras["max_grad_norm"] is not None and extras["norm_group"] is None
+    if alone and any(getattr(param, "_fsdp_flattened", False) for param in params):
         raise ValueError(
             "max_grad_norm must be None for parameters that FullyShardedDataParallel has flattened, of which each "
-            "process would take the norm of its own shard for that of all: call clip_grad_norm_ of the wrapped module "
-            "before step instead"
+            "process would take the norm of its own shard for that of all: give its process group as norm_group, or "
+            "call clip_grad_norm_ of the wrapped module before step"
         )
+
+
+def _can_group() -> bool:
+    return torch.distributed.is_available()
 
 
 def _is_number(value: Any) -> bool:

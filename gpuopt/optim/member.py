@@ -8,6 +8,8 @@ import torch
 
 from gpuopt.kernels.rules import Rule
 from gpuopt.memory import memory_of
+from gpuopt.optim.shards import check_param, local, versions_of
+from gpuopt.optim.shards import check_state as check_placed
 from gpuopt.optim.state import EMA, MASTER, STEP, Wanted, check_state, real, renew_original, state_of, step_of
 from gpuopt.plan import Tensor
 from gpuopt.watched import Entries, Touched, plain
@@ -23,7 +25,7 @@ class Recipe(NamedTuple):
         owner: The class of the optimizer, for error messages.
         for_sparse: What to use for sparse gradients instead; empty for nothing.
         takes_sparse: Whether parameters with sparse gradients are stepped otherwise.
-        backend, zero_grads, state_dtype, master_weights: Those of :class:`~gpuopt.optim.extras.Extras`.
+        backend, zero_grads, state_dtype, master_weights, norm_group: Those of :class:`~gpuopt.optim.extras.Extras`.
         averages: Whether there are averages of the parameters.
         initial: What the first slot starts from.
         scheduled: Whether step counts are on the device, if the backend can follow a schedule.
@@ -40,6 +42,7 @@ class Recipe(NamedTuple):
     zero_grads: bool
     state_dtype: torch.dtype | None
     master_weights: bool
+    norm_group: Any
     averages: bool
     initial: float
     scheduled: bool
@@ -69,23 +72,23 @@ class Member:
     Attributes:
         index: Its place among all parameters of the optimizer, which is that of its row.
         group: Index of its group.
-        param: The parameter.
+        param: The parameter, which may be a DTensor. All that follows is of what of it is in this process.
         state: Its state, which the optimizer is given once a step is about to be taken.
         look, grad_look: How it and its gradient looked, the latter as real numbers.
         address: Where the parameter was.
         misaligned: Bytes by which its gradient missed the alignment of its elements.
         state_addresses: The tensors of the state but the step count, which is a view of ours, and where they were.
-        version: Of the parameter, when it last was a rounded copy of its original; None for not known.
+        versions: Of the parameter, when it last was a rounded copy of its original; None for not known.
     """
 
     def __init__(self, index: int, group: int, param: torch.Tensor, grad: torch.Tensor, state: Entries) -> None:
-        """A member, as it is now; ``grad`` as real numbers."""
+        """A member, as it is now; ``grad`` as what of it is in this process, and real numbers."""
         self.index, self.group, self.param, self.state = index, group, param, state
-        self.look, self.grad_look, self.address = Look.of(param), Look.of(grad), address_of(param)
+        self.look, self.grad_look, self.address = Look.of(local(param)), Look.of(grad), address_of(local(param))
         self.misaligned = address_of(grad) % grad.element_size()
         tensors = [entry for name, entry in dict.items(state) if name != STEP and isinstance(entry, torch.Tensor)]
-        self.state_addresses = [(tensor, address_of(tensor)) for tensor in tensors]
-        self.version: int | None = None
+        self.state_addresses = [(tensor, address_of(local(tensor))) for tensor in tensors]
+        self.versions: tuple[int, int] | None = None
 
     @property
     def is_copy(self) -> bool:
@@ -94,28 +97,37 @@ class Member:
 
     def renew_original(self) -> None:
         """Has the original follow where others have written to the parameter since it was stepped."""
-        renew_original(self.param.detach(), dict.__getitem__(self.state, MASTER))
+        renew_original(local(self.param).detach(), local(dict.__getitem__(self.state, MASTER)))
 
     def holds(self, grad: torch.Tensor) -> bool:
         """Whether the row still holds, with this gradient wherever it is."""
+        param = local(self.param)
         return (
             grad.layout is torch.strided
             and not grad.is_neg()
             and bool(address_of(grad) or not grad.numel())
             and address_of(grad) % grad.element_size() == self.misaligned
-            and address_of(self.param) == self.address
-            and Look.of(self.param) == self.look
+            and address_of(param) == self.address
+            and Look.of(param) == self.look
             and Look.of(real(grad)) == self.grad_look
-            and all(address_of(tensor) == address for tensor, address in self.state_addresses)
+            and all(address_of(local(tensor)) == address for tensor, address in self.state_addresses)
         )
 
 
 def member_of(
-    recipe: Recipe, index: int, group: int, name: str, param: torch.Tensor, given: dict[str, Any], touched: Touched
+    recipe: Recipe,
+    index: int,
+    group: int,
+    name: str,
+    param: torch.Tensor,
+    own_grad: torch.Tensor,
+    given: dict[str, Any],
+    touched: Touched,
 ) -> tuple[Member, Tensor, Any]:
     """A parameter that has a gradient, checked, with what is missing of its state made.
 
-    The state that is ``given`` is not changed. In ``touched`` it is noted what others do to the new one.
+    ``own_grad`` is what of its gradient is in this process. The state that is ``given`` is not changed. In ``touched``
+    it is noted what others do to the new one.
 
     Returns:
         Itself, the slots of its row, and its steps so far, a number or a tensor of one element.
@@ -123,13 +135,13 @@ def member_of(
     Raises:
         TypeError, ValueError, RuntimeError: Parameter or gradient cannot be used.
     """
-    assert param.grad is not None
-    if param.grad.is_sparse:
+    if own_grad.is_sparse:
         advice = f", please consider {recipe.for_sparse} instead" if recipe.for_sparse else ""
         raise RuntimeError(f"{recipe.owner} does not support sparse gradients{advice} (grad {name})")
     if param.is_conj():
         raise ValueError(f"param {name} must not be a view that conjugates, but is one: call resolve_conj()")
-    base, grad, slots = real(param.detach()), real(param.grad), recipe.slots[group]
+    check_param(param, name)
+    base, grad, slots = real(local(param).detach()), real(own_grad), recipe.slots[group]
     memory_of(base, f"param {name}")
     old = plain(given)
     made = given.made if isinstance(given, Entries) else frozenset()
@@ -137,16 +149,17 @@ def member_of(
     if any(isinstance(old.get(slot), torch.Tensor) and old[slot].is_sparse for slot in slots):
         raise RuntimeError(f"state of param {name} must be dense, as its gradient is, but is sparse: clear it")
     wanted = Wanted(slots, recipe.initial, recipe.state_dtype, recipe.master_weights, recipe.averages)
+    check_placed(param, name, {key: old[key] for key in (*slots, MASTER, EMA) if old.get(key) is not None})
     state = state_of(param, old, wanted)
     count = step_of(old, slots)
     if recipe.counts[group]:
         state[STEP] = count
     # Tensors that we have not made ourselves are in the hands of whoever has put them there.
     is_lent = given.is_lent if isinstance(given, Entries) else bool(given)
-    own = [real(state[slot]) if slot in slots else None for slot in recipe.rule.slots]
-    average = real(state[EMA]) if recipe.averages else None
-    stepped, copy = (state[MASTER], base) if MASTER in state else (base, None)
+    own = [real(local(state[slot])) if slot in slots else None for slot in recipe.rule.slots]
+    average = real(local(state[EMA])) if recipe.averages else None
+    stepped, copy = (local(state[MASTER]), base) if MASTER in state else (base, None)
     member = Member(index, group, param, grad, Entries(state, index, touched, is_lent))
     if member.is_copy and MASTER not in old:
-        member.version = param._version
+        member.versions = versions_of(param)
     return member, Tensor(name, (stepped, grad, *own, average, copy)), count

@@ -42,7 +42,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
         **extras: Unpack[Extras],
     ) -> None:
         check_numbers(lr=lr, alpha=alpha, eps=eps, weight_decay=weight_decay, momentum=momentum)
-        with self._constructing(extras, fused=fused) as torchs:
+        with self._constructing({**extras, "fused": fused}, fused=None) as torchs:
             own = (alpha, eps, weight_decay, momentum, centered, capturable, foreach, maximize, differentiable)
             super().__init__(params, lr, *own, **torchs)
 

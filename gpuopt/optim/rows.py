@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from operator import is_, itemgetter
 from typing import Any
@@ -11,7 +11,9 @@ import torch
 
 from gpuopt.optim.device import Device
 from gpuopt.optim.member import Member, Recipe, member_of
+from gpuopt.optim.processes import Processes
 from gpuopt.optim.selection import Selection
+from gpuopt.optim.shards import is_shard, lies_as, local, placed_grad
 from gpuopt.optim.sparse import Sparse
 from gpuopt.plan import Tensor
 from gpuopt.watched import Entries, States, Touched
@@ -30,6 +32,7 @@ class Rows:
     Attributes:
         new: Those members whose state the optimizer has not been given yet.
         sparse: Parameters whose gradients are sparse, which the last selection leaves out.
+        processes: Those that hold the parameters together.
     """
 
     def __init__(self, groups: Groups, recipe: Recipe, states: States) -> None:
@@ -41,6 +44,8 @@ class Rows:
             for at, param in enumerate(each["params"]):
                 places.setdefault(param, (group, at))  # of one that is listed twice, the first
         self._params, self._at = list(places), list(places.values())
+        self._shards = [index for index, param in enumerate(self._params) if is_shard(param)]
+        self.processes = Processes(self._params, recipe.norm_group)
         self._lengths = list(map(len, map(_params_of, groups)))
         self._conjugable = [param for param in self._params if recipe.zero_grads and param.is_complex()]
         self._members: list[Member | None] = [None] * len(self._params)
@@ -72,7 +77,7 @@ class Rows:
         for param in self._conjugable:  # what is to be written must not be seen through a conjugation
             if param.grad is not None and param.grad.is_conj():
                 param.grad = param.grad.resolve_conj()
-        grads = [param.grad for param in self._params]
+        grads = self._own_grads()
         self.sparse = [self._take_sparse(index, grads) for index in self._may_be_sparse if _is_sparse(grads[index])]
         present = [grad for grad in grads if grad is not None]
         if not present:
@@ -118,26 +123,31 @@ class Rows:
 
     def _select_anew(self, indices: Sequence[int], grads: Sequence[torch.Tensor]) -> list[Selection]:
         """What no selection is kept for: rows are made where there are none, and anew where one does not hold."""
-        self._make([index for index in indices if self._members[index] is None])
+        by_index = dict(zip(indices, grads, strict=True))
+        self._make({index: grad for index, grad in by_index.items() if self._members[index] is None})
         selections = self._combine(indices)
         if not _take(selections, grads):
-            self._make(
-                [
-                    member.index
-                    for member, grad in zip(self._some(indices), grads, strict=True)
-                    if not member.holds(grad)
-                ]
-            )
+            self._make({m.index: by_index[m.index] for m in self._some(indices) if not m.holds(by_index[m.index])})
             self._selections.clear()
             selections = self._combine(indices)
             if not _take(selections, grads):
                 raise RuntimeError("a parameter, its gradient or its state was changed by another thread during a step")
         return selections
 
-    def _make(self, indices: Iterable[int]) -> None:
+    def _own_grads(self) -> list[torch.Tensor | None]:
+        """What is in this process of the gradient of each parameter."""
+        grads = [param.grad for param in self._params]
+        for index in self._shards:
+            param, grad = self._params[index], grads[index]
+            if grad is not None:
+                grads[index] = local(grad if lies_as(grad, param) else placed_grad(param, self._name(index)))
+        return grads
+
+    def _make(self, grads: Mapping[int, torch.Tensor]) -> None:
+        """Makes the rows of parameters, by their index, for these gradients."""
         by_device: dict[torch.device, list[Any]] = {}
-        for index in indices:
-            by_device.setdefault(self._params[index].device, []).append(self._made(index))
+        for index, grad in grads.items():
+            by_device.setdefault(self._params[index].device, []).append(self._made(index, grad))
         for where, made in by_device.items():
             if where not in self._devices:
                 self._devices[where] = Device(self._recipe, where, len(self._params))
@@ -146,10 +156,13 @@ class Rows:
                 self._members[member.index] = member
                 self.new.append(member)
 
-    def _made(self, index: int) -> tuple[Member, Tensor, Any]:
+    def _made(self, index: int, grad: torch.Tensor) -> tuple[Member, Tensor, Any]:
         group, param = self._at[index][0], self._params[index]
         given = self._states.get(param, {})
-        return member_of(self._recipe, index, group, self._name(index), param, given, self._touched)
+        member, tensor, count = member_of(
+            self._recipe, index, group, self._name(index), param, grad, given, self._touched
+        )
+        return member, tensor._replace(part=self.processes.parts[index]), count
 
     def _name(self, index: int) -> str:
         group, at = self._at[index]

@@ -14,6 +14,7 @@ from gpuopt.kernels.signals import Signals
 from gpuopt.optim.device import Device
 from gpuopt.optim.member import Look, Member, address_of
 from gpuopt.optim.settings import PLAIN, check_number, names_of
+from gpuopt.optim.shards import increment_versions, is_shard, locals_of, versions_of
 from gpuopt.optim.state import real
 from gpuopt.seen import Seen
 
@@ -37,11 +38,13 @@ class Scaling(NamedTuple):
         loss_scale: What gradients are to be divided by.
         found_inf: Unless it is 0, the step does nothing.
         is_to_be_found: Whether the step is to fill ``found_inf`` itself.
+        is_there: Whether there is a scaler, which leaves no tensors where no parameter has a gradient.
     """
 
     loss_scale: torch.Tensor | None
     found_inf: torch.Tensor | None
     is_to_be_found: bool
+    is_there: bool
 
 
 class Outcome(NamedTuple):
@@ -70,6 +73,7 @@ class Selection:
         """Selects the rows of ``members``; raises what :meth:`gpuopt.plan.Plan.select` does."""
         self.home = home
         self._params = [member.param for member in members]
+        self._is_sharded = any(map(is_shard, self._params))
         self.grads: list[torch.Tensor] = []
         self._rows = home.plan.select([member.index for member in members])
         self._groups = np.array([member.group for member in members], dtype=np.int64)
@@ -102,7 +106,7 @@ class Selection:
         return not self.home.scheduled and self.found_inf is not None and self.found_inf.item() != 0
 
     def take(self, grads: Sequence[torch.Tensor]) -> bool:
-        """Takes the gradients of a step, one for each parameter.
+        """Takes the gradients of a step, what is in this process of one for each parameter.
 
         Returns:
             Whether they, the parameters and state that is lent lie as the rows say; if not, rows must be made anew.
@@ -116,7 +120,8 @@ class Selection:
         except RuntimeError:  # sparse ones have neither
             return False
         moved = addresses != self._grad_addresses
-        stays = list(map(address_of, self._fixed)) == self._addresses and _lie(self._params, self._strides)
+        fixed = locals_of(self._fixed) if self._is_sharded else self._fixed
+        stays = list(map(address_of, fixed)) == self._addresses and _lie(fixed[: len(self._params)], self._strides)
         if not stays or not self._look_as_before(views, moved):
             return False
         if moved or self._rows.packs_grads:
@@ -148,10 +153,10 @@ class Selection:
     def renew_originals(self) -> None:
         """Has originals follow parameters that others have written to, before anything is read for the step."""
         for member in self._copies:
-            if member.version != member.param._version:
+            if member.versions != versions_of(member.param):
                 member.renew_original()
 
-    def sum_squares(self, part: int = 0) -> list[Any]:
+    def sum_squares(self, part: int) -> list[Any]:
         """See :meth:`gpuopt.plan.Selection.sum_squares`."""
         return self._rows.sum_squares(part, self._threads())
 
@@ -160,9 +165,9 @@ class Selection:
         skips = self.skips
         self._rows.step(self._threads())
         if not skips:
-            torch.autograd.graph.increment_version(self._params)
+            increment_versions(self._params)
             for member in self._copies:
-                member.version = member.param._version
+                member.versions = versions_of(member.param)
             if not self.home.scheduled:
                 counts = self.home.host_counts[self._rows.indices] + np.float32(1)
                 self.home.host_counts[self._rows.indices] = counts

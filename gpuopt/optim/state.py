@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from gpuopt.kernels.rules import Rule
+from gpuopt.optim.shards import local
 
 STEP, EMA, MASTER = "step", "ema", "master_param"
 
@@ -114,7 +115,7 @@ def _full_like(base: torch.Tensor, value: float, dtype: torch.dtype | None) -> t
 def _laid_out_like(param: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     """``tensor`` itself, or a copy in the layout of ``param`` where that is dense and another."""
     tensor = tensor.resolve_conj()
-    wanted = torch.empty_like(param, dtype=tensor.dtype, device="meta").stride()
-    if tensor.shape != param.shape or tensor.stride() == wanted:
+    wanted = torch.empty_like(local(param), dtype=tensor.dtype, device="meta").stride()
+    if tensor.shape != param.shape or local(tensor).stride() == wanted:
         return tensor
     return torch.empty_like(param, dtype=tensor.dtype).copy_(tensor)
