@@ -11,7 +11,7 @@ test: lint  ## lint, then run every test
 
 # Triton decides when it decorates whether to interpret, so interpreted tests run in a process of their own.
 pytest:
-	TRITON_INTERPRET=0 $(BIN)/pytest -n 2 --ignore=tests/interpreted
+	TRITON_INTERPRET=0 $(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/interpreted
 	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 tests/interpreted
 
 bench: .venv/installed  ## run the benchmarks that have goals

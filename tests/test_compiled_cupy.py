@@ -32,7 +32,7 @@ from gpuopt.kernels.variant import Variant
 from gpuopt.verify.variants import variants
 
 REGISTERS = {
-    ("table", "float32"): (32, 56, 64, 72, 80, 96),
+    ("table", "float32"): (32, 56, 64, 80, 80, 96),
     ("table", "float64"): (56, 104, 128, 144, 144),
     ("array", "float32"): (24, 40, 40, 40, 48),
     ("array", "float64"): (32, 40, 48, 56),

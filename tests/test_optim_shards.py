@@ -59,7 +59,7 @@ def test_flat_parameters_are_not_clipped_by_their_own_norm(keeps_params: bool) -
 @pytest.mark.usefixtures("alone")
 def test_zero_redundancy_optimizer() -> None:
     params, others = parameters(), parameters()
-    with pytest.raises(ValueError, match=r"max_grad_norm must be .* ZeroRedundancyOptimizer.*clip_grad_norm_"):
+    with pytest.raises(ValueError, match=r"max_grad_norm must be .* ZeroRedundancyOptimizer.*functools\.partial"):
         ZeroRedundancyOptimizer(params, gpuopt.AdamW, max_grad_norm=1.0)
     wrapped = ZeroRedundancyOptimizer(params, gpuopt.AdamW, lr=0.1, ema_decay=0.5, max_grad_norm=None)
     expected = gpuopt.AdamW(others, lr=0.1, ema_decay=0.5)

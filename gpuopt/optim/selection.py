@@ -165,7 +165,7 @@ class Selection:
         skips = self.skips
         self._rows.step(self._threads())
         if not skips:
-            increment_versions(self._params)
+            increment_versions(self._params, self._is_sharded)
             for member in self._copies:
                 member.versions = versions_of(member.param)
             if not self.home.scheduled:

@@ -43,10 +43,10 @@ def versions_of(tensor: torch.Tensor) -> tuple[int, int]:
     return tensor._version, local(tensor)._version
 
 
-def increment_versions(tensors: Sequence[torch.Tensor]) -> None:
-    """Has autograd know that ``tensors`` were written to."""
+def increment_versions(tensors: Sequence[torch.Tensor], are_sharded: bool = True) -> None:
+    """Has autograd know that ``tensors`` were written to, of which some may be DTensors if they ``are_sharded``."""
     torch.autograd.graph.increment_version(tensors)
-    if any(map(is_shard, tensors)):
+    if are_sharded:
         torch.autograd.graph.increment_version([local(tensor) for tensor in tensors if is_shard(tensor)])
 
 

@@ -15,6 +15,7 @@ from unittest.mock import patch
 import torch
 from torch import distributed
 from torch.distributed import checkpoint
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -26,7 +27,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 import gpuopt
-from kit.sharded import Model, fsdp2, new_model, wholes
+from kit.sharded import Model, fsdp2, new_model, whole, wholes
 
 Options = dict[str, Any]
 
@@ -94,6 +95,21 @@ def load(
     return _everything(model, optimizer)
 
 
+def load_and_switch_on(folder: str, flat: bool) -> tuple[str, dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """The error of loading with averages what has none, then parameters and averages, switched on after loading."""
+    try:
+        _load(folder, *_start("AdamW", {"ema_decay": 0.5}), flat)
+        error = ""
+    except CheckpointException as failed:
+        error = str(failed)
+    model, optimizer = _start("AdamW", {})
+    _load(folder, model, optimizer, flat)
+    before = {name: whole(param).float() for name, param in model.named_parameters()}
+    optimizer.ema_decay = 0.5
+    _step(model, optimizer, range(3, 4))
+    return error, before, _everything(model, optimizer)
+
+
 def _named(library: str) -> Any:
     return gpuopt if library == "gpuopt" else torch.optim
 
@@ -149,3 +165,18 @@ def die_while_saving(folder: str, rule: str, options: Options) -> None:
 
     with patch.object(Path, "rename", die), patch("os.fsync", die):
         _save(f"{folder}/2", model, optimizer, False)
+
+
+def load_state_placed_otherwise() -> tuple[list[str], bool]:
+    """Errors of a step with state that is whole, or placed otherwise, and whether parameters are as before."""
+    model, optimizer = _start("AdamW", {})
+    _step(model, optimizer, range(1))
+    param = optimizer.param_groups[0]["params"][0]
+    before, errors = wholes(model.parameters()), []
+    for exp_avg in (torch.ones(param.shape), distribute_tensor(torch.ones(param.shape), param.device_mesh)):
+        optimizer.state[param]["exp_avg"] = exp_avg
+        try:
+            _step(model, optimizer, range(1, 2))
+        except ValueError as error:
+            errors.append(str(error))
+    return errors, all(map(torch.equal, before, wholes(model.parameters())))

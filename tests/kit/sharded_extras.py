@@ -19,6 +19,9 @@ import gpuopt
 from gpuopt.kernels.drivers import numba as driver
 from kit.sharded import CLIPPED, LAYOUTS, Model, backward, batch_of, loss_of, new_model, wholes
 
+Counts = tuple[dict[str, int], dict[str, int]]
+"""Launches by driver's function, and collectives by name."""
+
 
 def sharded(layout: str, dtype: torch.dtype = torch.float64) -> tuple[Model, int]:
     model = new_model(dtype)
@@ -137,10 +140,22 @@ def under_policies() -> tuple[list[torch.Tensor], list[torch.Tensor], list[str]]
     return results[0], results[1], [str(param.device) for param in model.parameters()]
 
 
-def counts(layout: str, clipped: bool) -> tuple[dict[str, int], dict[str, int], int]:
-    """Collectives of a step, launches, and bytes in which its gradients are misaligned."""
+def counts(layout: str) -> tuple[Counts, Counts, int]:
+    """What a step counts without clipping and with it, and bytes in which its gradients are misaligned."""
     model, shares = sharded(layout, torch.float32)
-    optimizer = gpuopt.AdamW(model.parameters(), max_grad_norm=CLIPPED if clipped else None)
+    optimizer = gpuopt.AdamW(model.parameters())
+    counted = []
+    for max_norm in (None, CLIPPED):
+        optimizer.max_grad_norm = max_norm
+        for step in range(2):
+            optimizer.zero_grad()
+            backward(model, shares, step)
+            counted.append(_counts_of(optimizer))
+    return counted[1], counted[3], sum(map(_misalignment, model.parameters()))
+
+
+def _counts_of(optimizer: torch.optim.Optimizer) -> Counts:
+    """Takes a step."""
     launches: Counter[str] = Counter()
 
     def counting(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,15 +165,10 @@ def counts(layout: str, clipped: bool) -> tuple[dict[str, int], dict[str, int], 
 
         return counted
 
-    for step in range(3):
-        optimizer.zero_grad()
-        backward(model, shares, step)
-        launches.clear()
-        spies = {name: counting(name, getattr(driver, name)) for name in ("step", "sum_squares")}
-        with patch.multiple(driver, **spies), CommDebugMode() as communication:
-            optimizer.step()
-    collectives = {str(name): number for name, number in communication.get_comm_counts().items()}
-    return collectives, dict(launches), sum(map(_misalignment, model.parameters()))
+    spies = {name: counting(name, getattr(driver, name)) for name in ("step", "sum_squares")}
+    with patch.multiple(driver, **spies), CommDebugMode() as communication:
+        optimizer.step()
+    return dict(launches), {str(name): number for name, number in communication.get_comm_counts().items()}
 
 
 def _misalignment(param: torch.Tensor) -> int:

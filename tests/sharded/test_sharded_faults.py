@@ -27,19 +27,16 @@ HAVE_PLAIN_PARAMETERS = ["tensor_parallel", "two_meshes"]
 MIXED = "got mixed torch.Tensor and DTensor"
 """What torch's scaler says of gradients of both kinds."""
 
-at_either_end = pytest.mark.parametrize("at", [0, -1], ids=["first", "last"])
-
 
 @pytest.mark.parametrize(("layout", "size"), CASES)
 @pytest.mark.parametrize("kind", sharded_faults.SCALERS)
-@at_either_end
-def test_an_overflow_in_one_process(worlds: Worlds, layout: str, size: int, kind: str, at: int) -> None:
+def test_an_overflow_in_one_process(worlds: Worlds, layout: str, size: int, kind: str) -> None:
     world = worlds(size)
     expected, *_ = world.run(sharded_faults.one_step, layout)
-    for rank, value, options in (
-        (0, float("nan"), {}),
-        (size - 1, float("inf"), {"max_grad_norm": 1e6}),
-        (size - 1, float("-inf"), {"max_grad_norm": 1e6, "unscales": True, "error_if_nonfinite": True}),
+    for rank, at, value, options in (
+        (0, 0, float("nan"), {}),
+        (size - 1, -1, float("inf"), {"max_grad_norm": 1e6}),
+        (size - 1, 0, float("-inf"), {"max_grad_norm": 1e6, "unscales": True, "error_if_nonfinite": True}),
     ):
         results = world.run(sharded_faults.overflow, layout, kind, rank, at, value, options)
         assert all(result["stays"] for result in results)
@@ -54,19 +51,17 @@ def test_an_overflow_in_one_process(worlds: Worlds, layout: str, size: int, kind
 
 
 @pytest.mark.parametrize(("layout", "size"), CASES)
-@at_either_end
-def test_a_norm_that_is_not_finite(worlds: Worlds, layout: str, size: int, at: int) -> None:
-    for rank in (0, size - 1):
+def test_a_norm_that_is_not_finite(worlds: Worlds, layout: str, size: int) -> None:
+    for rank, at in ((0, 0), (size - 1, -1)):
         results = worlds(size).run(sharded_faults.not_finite, layout, rank, at, True)
         assert all("The total norm of order 2.0" in error and stays for error, _, stays in results)
-    results = worlds(size).run(sharded_faults.not_finite, layout, size - 1, at, False)
+    results = worlds(size).run(sharded_faults.not_finite, layout, size - 1, 0, False)
     assert not any(error or math.isfinite(norm) for error, norm, _ in results)
 
 
-@pytest.mark.parametrize("size", [2, 4])
 @pytest.mark.parametrize("which", [slice(None), slice(2), slice(-1, None)], ids=["all", "first", "last"])
-def test_gradients_that_one_process_lacks(worlds: Worlds, size: int, which: slice) -> None:
-    first, *others = worlds(size).run(sharded_faults.without_gradients, "fsdp2", size - 1, which)
+def test_gradients_that_one_process_lacks(worlds: Worlds, which: slice) -> None:
+    first, *others = worlds(2).run(sharded_faults.without_gradients, "fsdp2", 1, which)
     norm, expected, params, _ = first
     assert norm == pytest.approx(expected, rel=1e-6)
     for other_norm, _, other_params, stays in others:

@@ -32,7 +32,7 @@ def test_training(worlds: Worlds, layout: str, size: int, rule: str) -> None:
         if clipped:
             assert sum(norm > CLIPPED for norm in first["norms"]) > len(first["norms"]) / 2
             torch.testing.assert_close(first["norms"], expected["norms"], rtol=rtol, atol=atol)
-        else:  # drivers add up squares of float64 in different orders
+        elif size == 2:  # drivers add up squares of float64 in different orders
             others += worlds(size).run(train, layout, rule, {**options, "backend": "numpy"})
         for other in others:
             assert all(map(torch.equal, first["params"], other["params"]))
