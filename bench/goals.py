@@ -44,6 +44,7 @@ GOALS = (
     Goal("adam/experts-64x4x256/fp32/1-of-8", "gpuopt numba", ("torch fused",), 0.7),
     Goal("adam/one-10/fp32", "gpuopt numba", ("torch fused",), 0.5),
     Goal("rmsprop/1000x64/fp32", "gpuopt numba", TORCH_RMSPROP, 15.0),
+    Goal("adamw/300x64/fp32/sharded", "gpuopt numba", ("torch fused",), 6.0),
     Goal("adamw/200x100000/fp32/clip-ema", "gpuopt numba", ("torch for-loop", "torch foreach", "torch fused"), 1.5),
     Goal("arrays/adam/one-20m/fp32", "gpuopt numpy", NAIVE, 2.0),
     Goal("arrays/rmsprop/one-20m/fp32", "gpuopt numpy", NAIVE, 2.0),

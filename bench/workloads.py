@@ -48,6 +48,7 @@ class Workload:
             gradients are put in and taken away, and stay the same ones, so that only which there are changes.
         misaligned_grads: Whether gradients are aligned to their elements only, one element off 16 bytes, as a sharded
             model's are that lie in one buffer.
+        sharded: Whether parameters are DTensors, of which this process has all.
         turns: Most turns of each contender.
         steps_per_turn: Timed steps in a turn.
     """
@@ -61,6 +62,7 @@ class Workload:
     new_grads: bool = False
     parts: int = 1
     misaligned_grads: bool = False
+    sharded: bool = False
     turns: int = 30
     steps_per_turn: int = 2
 
@@ -69,6 +71,8 @@ class Workload:
             raise ValueError("new_grads and parts are for the front end for torch without a tail")
         if self.misaligned_grads and (self.new_grads or self.front != "torch"):
             raise ValueError("misaligned_grads are for the front end for torch without new_grads, which are aligned")
+        if self.sharded and self.front != "torch":
+            raise ValueError("sharded is for the front end for torch")
 
     @property
     def optimizer(self) -> Optimizer:
@@ -97,6 +101,8 @@ class Workload:
             more.append(f"1-of-{self.parts}")
         if self.misaligned_grads:
             more.append("misaligned-grads")
+        if self.sharded:
+            more.append("sharded")
         return "/".join([*parts, "-".join(more)] if more else parts)
 
     @property
@@ -113,6 +119,8 @@ class Workload:
             parts.append(f"1/{self.parts} of them each step")
         if self.misaligned_grads:
             parts.append("misaligned gradients")
+        if self.sharded:
+            parts.append("as DTensors")
         if self.front == "arrays":
             parts.append("as arrays")
         return ", ".join(parts)
@@ -183,6 +191,7 @@ JUDGED = (
     Workload("many", "Adam", "1000x64", new_grads=True, steps_per_turn=4),
     Workload("many", "Adam", "experts-64x4x256", parts=8, steps_per_turn=16),
     Workload("many", "RMSprop", "1000x64"),
+    Workload("many", "AdamW", "300x64", sharded=True, steps_per_turn=4),
     SIZES[0],
     Workload("tail", "AdamW", "200x100000", tail=TAILS[0]),
 )

@@ -133,7 +133,7 @@ def test_a_fused_step_is_found_by_trying_it(name, monkeypatch):
 
 def test_goals_are_of_workloads_and_contenders_that_exist():
     names = {contender.name for contender in contenders("cpu")}
-    assert len(goals.GOALS) == 13
+    assert len(goals.GOALS) == 14
     assert {goal.workload for goal in goals.GOALS} == {workload.key for workload in JUDGED}
     for goal in goals.GOALS:
         assert {goal.ours, *goal.theirs} <= names
@@ -157,13 +157,14 @@ def test_bytes_are_those_of_the_algorithm(workload, per_element):
     assert workload.bytes == per_element * 20_000_000
 
 
-def test_workloads_whose_gradients_change_are_told_apart():
-    differences = ({}, {"new_grads": True}, {"parts": 8}, {"misaligned_grads": True})
+def test_workloads_of_the_same_tensors_are_told_apart():
+    differences = ({}, {"new_grads": True}, {"parts": 8}, {"misaligned_grads": True}, {"sharded": True})
     kinds = [Workload("", "Adam", "experts-64x4x256", **kind) for kind in differences]
     keys = [kind.key.removeprefix("adam/experts-64x4x256/fp32") for kind in kinds]
-    assert keys == ["", "/new-grads", "/1-of-8", "/misaligned-grads"]
+    assert keys == ["", "/new-grads", "/1-of-8", "/misaligned-grads", "/sharded"]
     titles = [kind.title.removeprefix("Adam, 64 experts of 4 x 256") for kind in kinds]
-    assert titles == ["", ", new gradients each step", ", 1/8 of them each step", ", misaligned gradients"]
+    assert titles[:3] == ["", ", new gradients each step", ", 1/8 of them each step"]
+    assert titles[3:] == [", misaligned gradients", ", as DTensors"]
 
 
 @pytest.mark.parametrize("elsewhere", [{"front": "arrays"}, {"tail": TAILS[0]}], ids=str)
@@ -177,6 +178,11 @@ def test_gradients_change_for_torch_without_a_tail_alone(elsewhere, kind):
 def test_misaligned_gradients_are_for_torch_and_the_same_in_all_steps(other):
     with pytest.raises(ValueError, match="misaligned_grads are for the front end for torch without new_grads"):
         Workload("", "Adam", "one-10", misaligned_grads=True, **other)
+
+
+def test_shards_are_for_torch():
+    with pytest.raises(ValueError, match="sharded is for the front end for torch"):
+        Workload("", "Adam", "one-10", sharded=True, front="arrays")
 
 
 def test_misaligned_gradients_are_one_element_off(few):
@@ -269,10 +275,11 @@ KINDS = [
     {"optimizer_name": "Adam", "new_grads": True},
     {"optimizer_name": "Adam", "parts": 3},
     {"optimizer_name": "Adam", "misaligned_grads": True},
+    {"optimizer_name": "AdamW", "sharded": True},
 ]
 
 
-USED = ("optimizer", "formats", "front", "tail", "shapes", "new_grads", "parts", "misaligned_grads")
+USED = ("optimizer", "formats", "front", "tail", "shapes", "new_grads", "parts", "misaligned_grads", "sharded")
 """What contenders see of a workload besides the learning rate."""
 
 

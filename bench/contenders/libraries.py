@@ -183,6 +183,8 @@ def _refuses(library: Library, workload: Workload) -> str | None:
         return "it is for PyTorch's parameters"
     if workload.tail:
         return "the tail is not its own"
+    if workload.sharded:
+        return "it is not made for DTensors"
     if workload.optimizer.name not in library.classes:
         return f"it has no {workload.optimizer.name}"
     if workload.formats_name not in library.formats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 from collections.abc import Callable, Sequence
 from functools import cache, partial
@@ -70,7 +71,30 @@ def torch_params(problem: Problem) -> list[Any]:
     grads = problem.own_grads() if problem.workload.tail else problem.grads
     for param, grad in zip(params, grads, strict=True):
         param.grad = torch.as_tensor(grad, device=problem.device)
-    return params
+    return [_sharded(param) for param in params] if problem.workload.sharded else params
+
+
+def _sharded(param: Any) -> Any:
+    """A parameter and its gradient as DTensors, with all of their elements in this process."""
+    import torch
+    from torch.distributed.tensor import DTensor, Shard
+
+    mesh, placements = _mesh(param.device.type), [Shard(0)]
+    sharded = torch.nn.Parameter(DTensor.from_local(param.detach(), mesh, placements, run_check=False))
+    sharded.grad = DTensor.from_local(param.grad, mesh, placements, run_check=False)
+    return sharded
+
+
+@cache
+def _mesh(device: str) -> Any:
+    """This process alone."""
+    from torch import distributed
+    from torch.distributed.device_mesh import init_device_mesh
+
+    backend = "gloo" if device == "cpu" else "nccl"
+    distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    atexit.register(distributed.destroy_process_group)
+    return init_device_mesh(device, (1,))
 
 
 def preparation(problem: Problem, params: Sequence[Any]) -> Callable[[], object]:
@@ -108,6 +132,8 @@ def outcome_of(workload: Workload, params: Sequence[Any], averages: Callable[[],
         found["ema"] = list(averages())
     if ZERO in workload.tail:
         found["grad"] = [param.grad for param in params]
+    if workload.sharded:
+        found = {what: [tensor.to_local() for tensor in tensors] for what, tensors in found.items()}
     if workload.front == "arrays":
         return {what: [_as_array(tensor) for tensor in tensors] for what, tensors in found.items()}
     return found
@@ -167,6 +193,8 @@ def _refuses(flags: dict[str, bool], device: str, workload: Workload) -> str | N
 def _refuses_to_compile(device: str, workload: Workload) -> str | None:
     if workload.tail:
         return "the tail is not compiled"
+    if workload.sharded:
+        return "it makes no step of DTensors"
     if workload.parts > 1:
         return "it compiles the step anew for each set of tensors that have gradients"
     tensors, most = len(workload.shapes.shapes), MOST_COMPILED[device]
