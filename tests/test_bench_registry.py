@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from inspect import signature
 from types import SimpleNamespace
@@ -42,6 +43,12 @@ PUBLISHED = {
 }
 FEW = Shapes("few", "a few", ((50,), (7, 3), (1,), (4100,)))
 HOST_DRIVERS = [name for name, why in backends.available().items() if why is None and name in ("numba", "numpy")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_group_is_left() -> Iterator[None]:
+    yield
+    torch_contenders.leave_group()
 
 
 @pytest.fixture

@@ -87,14 +87,24 @@ def _sharded(param: Any) -> Any:
 
 @cache
 def _mesh(device: str) -> Any:
-    """This process alone."""
+    """This process alone, in a group that it then is in until :func:`leave_group`, or its end."""
     from torch import distributed
     from torch.distributed.device_mesh import init_device_mesh
 
     backend = "gloo" if device == "cpu" else "nccl"
     distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-    atexit.register(distributed.destroy_process_group)
+    atexit.register(leave_group)
     return init_device_mesh(device, (1,))
+
+
+def leave_group() -> None:
+    """Undoes what workloads of shards have done."""
+    from torch import distributed
+
+    atexit.unregister(leave_group)
+    if _mesh.cache_info().currsize:
+        _mesh.cache_clear()
+        distributed.destroy_process_group()
 
 
 def preparation(problem: Problem, params: Sequence[Any]) -> Callable[[], object]:

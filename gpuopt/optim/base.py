@@ -123,7 +123,7 @@ class Fused(torch.optim.Optimizer):
             self._is_told
             or self.zero_grads
             or any(group.get("fused") for group in self.param_groups)
-            or any(map(is_shard, self._params()))
+            or (any(map(is_shard, self._params())) and self._processes().has_copies)
         )
 
     @_step_supports_amp_scaling.setter
@@ -267,6 +267,15 @@ class Fused(torch.optim.Optimizer):
         """Whether a parameter has a gradient."""
         return any(param.grad is not None for param in self._params())
 
+    def _processes(self) -> Processes:
+        """Those that hold the model."""
+        if self._rows is not None and self._rows.fit(self.param_groups, self._recipe(), self.state):
+            return self._rows.processes
+        return self._new_processes()
+
+    def _new_processes(self) -> Processes:
+        return Processes(list(dict.fromkeys(self._params())), self.norm_group)
+
     def _has_wide_params(self) -> bool:
         """Whether a parameter is of float64, or of pairs of them."""
         return any(param.dtype in (torch.float64, torch.complex128) for param in self._params())
@@ -369,7 +378,7 @@ class Fused(torch.optim.Optimizer):
         except Exception:
             if waiting:
                 with suppress(Exception):  # the first error is the one to be seen
-                    processes = Processes(list(dict.fromkeys(self._params())), self.norm_group)
+                    processes = self._new_processes()
                     if processes:
                         processes.agree(None, failed=True)
             raise
@@ -450,9 +459,8 @@ class Fused(torch.optim.Optimizer):
 
     def _unscale(self, inverse_scale: torch.Tensor, found_inf: torch.Tensor) -> torch.Tensor:
         """Multiplies gradients by ``inverse_scale``; whether one is not finite, in any process that holds the model."""
-        params = list(dict.fromkeys(self._params()))
-        found = unscale(params, inverse_scale, found_inf)
-        agreed = Processes(params, self.norm_group).agree("unscale", overflow=found)
+        found = unscale(list(dict.fromkeys(self._params())), inverse_scale, found_inf)
+        agreed = self._processes().agree("unscale", overflow=found)
         return (agreed.overflow != 0).to(found)
 
     def _launch(self, selections: list[Selection], rows: Rows) -> None:

@@ -11,6 +11,7 @@ whether a gradient is not finite, whether a process has failed, and a fingerprin
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any, NamedTuple
 from zlib import crc32
 
@@ -47,9 +48,7 @@ class Circle(NamedTuple):
     @classmethod
     def of(cls, groups: Sequence[Any], device: torch.device) -> Circle:
         """That of ``groups``, of numbers on ``device`` if they can."""
-        size = 1
-        for group in groups:
-            size *= distributed.get_world_size(group)
+        size = prod(map(distributed.get_world_size, groups))
         kinds = [kind.partition(":")[0] for kind in str(distributed.get_backend_config(groups[0])).split(",")]
         if device.type not in kinds:
             device = torch.device("cuda", torch.cuda.current_device()) if kinds[0] == "cuda" else torch.device(kinds[0])
@@ -61,10 +60,10 @@ class Agreed(NamedTuple):
 
     Attributes:
         squares: Of all gradients of the model.
-        overflow: Not 0 if one of them is not finite, or a scaler has found that.
+        overflow: How many of ``size`` have found that one of them is not finite; processes that add up twice count so.
         failed: Not 0 if a process could not prepare its step.
         differs: Not 0 if processes have different settings.
-        size: Number of processes, where there is one collective.
+        size: How many there are.
     """
 
     squares: torch.Tensor
@@ -111,6 +110,8 @@ class Processes:
     Attributes:
         parts: For each parameter the sum of squares that its gradient counts in; -1 where another process counts it.
         sums: Number of these sums.
+        has_copies: Whether something is not sharded over all processes alike, so that what one finds in its gradients
+            another may not be told of by torch.
     """
 
     def __init__(self, params: Sequence[torch.Tensor], norm_group: Any = None) -> None:
@@ -128,6 +129,7 @@ class Processes:
         self.parts = [_part_of(param, homes, firsts, here) for param in params]
         scopes = {(each.device_mesh, tuple(p.is_replicate() for p in each.placements)) for each in shards}
         self._is_uniform = len(scopes) <= 1 and len(shards) in (0, len(params))
+        self.has_copies = not self._is_uniform or any(any(replicated) for _, replicated in scopes)
         self._templates: dict[Any, torch.Tensor] = {}
 
     def __bool__(self) -> bool:
@@ -176,7 +178,8 @@ class Processes:
             numbers[SQUARES] = squares[0] if squares and not self._circles else total
             numbers = self._added_up(numbers, self._last, settings)
             total = numbers[SQUARES]
-        return Agreed(total, numbers[OVERFLOW], numbers[FAILED], numbers[DIFFERS], first.size)
+        size = prod(circle.size for circle in (*self._circles, self._last) if circle)
+        return Agreed(total, numbers[OVERFLOW], numbers[FAILED], numbers[DIFFERS], size)
 
     def _added_up(self, numbers: torch.Tensor, circle: Circle, settings: Any) -> torch.Tensor:
         """``numbers`` of all processes of a circle, but with this process' own fingerprint."""

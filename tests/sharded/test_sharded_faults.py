@@ -50,6 +50,13 @@ def test_an_overflow_in_one_process(worlds: Worlds, layout: str, size: int, kind
             assert all(expected_error in result["error"] for result in results)
 
 
+@pytest.mark.parametrize("layout", ["fsdp2_and_tensor_parallel", "hsdp"])
+def test_torchs_scaler_without_an_overflow(worlds: Worlds, layout: str) -> None:
+    for result in worlds(4).run(sharded_faults.overflow, layout, "torch", 0, 0, 0.5, {}):
+        assert bool(result["error"]) == (layout != "hsdp")
+        assert "use gpuopt.GradScaler" in result["error"] or layout == "hsdp"
+
+
 @pytest.mark.parametrize(("layout", "size"), CASES)
 def test_a_norm_that_is_not_finite(worlds: Worlds, layout: str, size: int) -> None:
     for rank, at in ((0, 0), (size - 1, -1)):
