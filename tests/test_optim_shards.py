@@ -1,7 +1,7 @@
 """Wrappers under which a process sees a part of the gradients alone: what would take its norm for the whole is refused.
 
 1. Flat parameters of ``FullyShardedDataParallel``, or what they were made of, are refused with ``max_grad_norm``,
-   before or after the optimizer was made, and taken with other extras.
+   before or after the optimizer was made, and taken with other extras, but not evaluated by their averages.
 2. So is ``max_grad_norm`` that is handed through ``ZeroRedundancyOptimizer``, which steps as ever with other extras.
 """
 
@@ -51,6 +51,8 @@ def test_flat_parameters_are_not_clipped_by_their_own_norm(keeps_params: bool) -
         with pytest.raises(ValueError, match=message):
             early.step()
     optimizer.step()
+    with pytest.raises(RuntimeError, match="averaged_weights must not be called"), optimizer.averaged_weights():
+        pass
     optimizer.max_grad_norm = 1.0
     with pytest.raises(ValueError, match=message):
         optimizer.step()

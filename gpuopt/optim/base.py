@@ -15,14 +15,14 @@ from gpuopt import backends
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
 from gpuopt.optim import checkpoint, sparse
-from gpuopt.optim.extras import DEFAULTS, NAMES, TORCHS, check, check_group, check_params
+from gpuopt.optim.extras import DEFAULTS, NAMES, TORCHS, check, check_group, check_params, is_flat
 from gpuopt.optim.member import Recipe
 from gpuopt.optim.norm import Read, check_finite, clip, read, tell_overflow, total, unscale
 from gpuopt.optim.processes import Processes
 from gpuopt.optim.rows import Rows
 from gpuopt.optim.selection import Scaling, Selection, Settings
 from gpuopt.optim.settings import SWITCHES, check_number, check_switch, names_of
-from gpuopt.optim.shards import increment_versions, is_shard, local, reshard_modules
+from gpuopt.optim.shards import increment_versions, is_shard, local, placed_grad, reshard_modules
 from gpuopt.optim.state import EMA, STEP
 from gpuopt.watched import States
 
@@ -117,13 +117,15 @@ class Fused(torch.optim.Optimizer):
         """Whether ``torch.amp.GradScaler`` leaves gradients as they are, and ``grad_scale`` and ``found_inf`` to us.
 
         As in torch's classes, where they are fused. That scaler does not call ``step`` at all after an overflow
-        otherwise, where ``zero_grads`` would be left undone, and other processes would wait for this one.
+        otherwise, where ``zero_grads`` would be left undone, and other processes would wait for this one. Flat shards
+        have a scaler of their own, which does not call it in any of them.
         """
         return (
             self._is_told
             or self.zero_grads
             or any(group.get("fused") for group in self.param_groups)
             or (any(map(is_shard, self._params())) and self._processes().has_copies)
+            or (self.norm_group is not None and not any(map(is_flat, self._params())))
         )
 
     @_step_supports_amp_scaling.setter
@@ -176,8 +178,14 @@ class Fused(torch.optim.Optimizer):
         Modules of FSDP2 gather them anew, when it begins and when it has ended.
 
         Raises:
-            RuntimeError: There is no average yet: ``ema_decay`` is None, or no step has been taken.
+            RuntimeError: There is no average yet: ``ema_decay`` is None, or no step has been taken. Or parameters are
+                those of ``FullyShardedDataParallel``.
         """
+        if any(map(is_flat, self._params())):
+            raise RuntimeError(
+                "averaged_weights must not be called for parameters that FullyShardedDataParallel has flattened, since "
+                "its outermost module goes on with what it has gathered: use fully_shard, or read ema from the state"
+            )
         states = [(p, self.state.get(p, {})) for p in self._params()]
         averages = [(p, dict.__getitem__(state, EMA)) for p, state in states if EMA in state]
         if self.ema_decay is None or not averages:
@@ -345,7 +353,8 @@ class Fused(torch.optim.Optimizer):
 
     def _step(self) -> None:
         """The way of a step."""
-        with self._others_waiting():
+        waiting = self.max_grad_norm is not None or self._to_find_inf is not None or hasattr(self, "found_inf")
+        with self._others_waiting(waiting):
             self._check_extras()
             captured = self._is_captured()
             scaling = self._take_scaling()
@@ -370,18 +379,25 @@ class Fused(torch.optim.Optimizer):
         self._rows = None if rows.new else rows
 
     @contextmanager
-    def _others_waiting(self) -> Iterator[None]:
+    def _others_waiting(self, waiting: bool = True) -> Iterator[None]:
         """In this context a failure is made known to other processes that hold the model, where they wait for this."""
-        waiting = self.max_grad_norm is not None or self._to_find_inf is not None or hasattr(self, "found_inf")
         try:
             yield
         except Exception:
-            if waiting:
+            if waiting and not _is_capturing():
                 with suppress(Exception):  # the first error is the one to be seen
                     processes = self._new_processes()
                     if processes:
+                        self._place_grads()  # as the others do, some of which may take a collective
                         processes.agree(None, failed=True)
             raise
+
+    def _place_grads(self) -> None:
+        """Has gradients of DTensors placed as those are, as far as they can be."""
+        for param in dict.fromkeys(self._params()):
+            if is_shard(param) and param.grad is not None:
+                with torch.no_grad(), suppress(TypeError, ValueError):
+                    placed_grad(param, "")
 
     def _take_scaling(self) -> Scaling:
         """What a gradient scaler has left, which is for this step alone."""
@@ -445,22 +461,28 @@ class Fused(torch.optim.Optimizer):
     ) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The sum of squares, and whether there is an overflow, of all processes together.
 
-        On a GPU the host looks whether they agree on all else where it waits for the norm anyway, or settings are new.
+        On a GPU the host looks whether they agree on all else where it waits for the norm anyway, where settings are
+        new, and where a scaler is not gpuopt's.
         """
         settings = type(self).__name__, self.max_grad_norm, self.error_if_nonfinite, scaling.is_to_be_found
         overflow = 0.0 if own.overflow is None else own.overflow != 0
         agreed = processes.agree(settings, [total(part) for part in own.parts], overflow)
-        if not captured and (self.error_if_nonfinite or agreed.is_on_host or self._agreed != settings):
+        is_foreign = scaling.is_there and not self._is_told
+        looks = self.error_if_nonfinite or is_foreign or agreed.is_on_host or self._agreed != settings
+        if looks and not captured:
             agreed.check(f"max_grad_norm ({self.max_grad_norm}), error_if_nonfinite and scaler")
-            if scaling.is_there and not self._is_told:
+            if is_foreign:
                 agreed.check_scaler()
             self._agreed = settings
         return [agreed.squares.reshape(1)], agreed.overflow != 0
 
-    def _unscale(self, inverse_scale: torch.Tensor, found_inf: torch.Tensor) -> torch.Tensor:
+    def _unscale(self, inverse_scale: torch.Tensor, found_inf: torch.Tensor, allow_fp16: bool) -> torch.Tensor:
         """Multiplies gradients by ``inverse_scale``; whether one is not finite, in any process that holds the model."""
-        found = unscale(list(dict.fromkeys(self._params())), inverse_scale, found_inf)
+        with self._others_waiting():
+            found = unscale(list(dict.fromkeys(self._params())), inverse_scale, found_inf, allow_fp16)
         agreed = self._processes().agree("unscale", overflow=found)
+        if agreed.is_on_host:
+            agreed.check("unscale_")
         return (agreed.overflow != 0).to(found)
 
     def _launch(self, selections: list[Selection], rows: Rows) -> None:
@@ -486,7 +508,7 @@ class Fused(torch.optim.Optimizer):
 
     def _is_captured(self) -> bool:
         """Whether a CUDA graph captures this step, which must be one that can be."""
-        if not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):  # type: ignore[no-untyped-call]
+        if not _is_capturing():
             return False
         if not all(group.get("capturable") for group in self.param_groups):
             raise RuntimeError(
@@ -530,9 +552,22 @@ class Fused(torch.optim.Optimizer):
 
 def _assign(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
     """Puts the values of each second tensor into the first, and has modules know that hold a copy of it."""
+    are_sharded = any(is_shard(to) for to, _ in pairs)
+    if are_sharded and _has_cuda():  # copies of offloaded parameters to a GPU may still go on
+        torch.cuda.synchronize()
     with torch.no_grad():
         for to, source in pairs:
             local(to).detach().copy_(local(source))
-    increment_versions([to for to, _ in pairs])
-    if any(is_shard(to) for to, _ in pairs):
+    increment_versions([to for to, _ in pairs], are_sharded)
+    if are_sharded:
         reshard_modules()
+
+
+def _has_cuda() -> bool:
+    """Whether CUDA is in use."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def _is_capturing() -> bool:
+    """Whether a CUDA graph is being captured."""
+    return _has_cuda() and torch.cuda.is_current_stream_capturing()

@@ -151,12 +151,17 @@ def check_params(params: Iterable[torch.Tensor], extras: Mapping[str, Any]) -> N
             is no ``norm_group``.
     """
     alone = extras["max_grad_norm"] is not None and extras["norm_group"] is None
-    if alone and any(getattr(param, "_fsdp_flattened", False) for param in params):
+    if alone and any(map(is_flat, params)):
         raise ValueError(
             "max_grad_norm must be None for parameters that FullyShardedDataParallel has flattened, of which each "
             "process would take the norm of its own shard for that of all: give its process group as norm_group, or "
             "call clip_grad_norm_ of the wrapped module before step"
         )
+
+
+def is_flat(param: torch.Tensor) -> bool:
+    """Whether ``FullyShardedDataParallel`` has flattened a parameter."""
+    return getattr(param, "_fsdp_flattened", False)
 
 
 def _can_group() -> bool:

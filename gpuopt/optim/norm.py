@@ -110,17 +110,26 @@ def check_finite(norm: torch.Tensor, overflow: torch.Tensor | None) -> None:
         )
 
 
-def unscale(params: Sequence[torch.Tensor], inverse_scale: torch.Tensor, found_inf: torch.Tensor) -> torch.Tensor:
+def unscale(
+    params: Sequence[torch.Tensor], inverse_scale: torch.Tensor, found_inf: torch.Tensor, allow_fp16: bool
+) -> torch.Tensor:
     """Multiplies what is in this process of gradients by ``inverse_scale``.
 
     Returns:
         Not 0 if one of them is not finite, or ``found_inf`` is not, of no dimension where that is.
+
+    Raises:
+        ValueError: One is of float16, and that is not allowed.
     """
     found = found_inf.clone()
     by_kind: dict[tuple[torch.device, torch.dtype], list[torch.Tensor]] = {}
     for index, param in enumerate(params):
         if param.grad is not None:
             grad = local(placed_grad(param, str(index)) if is_shard(param) else param.grad)
+            if grad.dtype is torch.float16 and not allow_fp16:
+                raise ValueError("Attempting to unscale FP16 gradients.")
+            if grad.is_sparse:
+                grad = grad.coalesce()._values()
             by_kind.setdefault((grad.device, grad.dtype), []).append(grad)
     for (device, _), grads in by_kind.items():
         there = torch.zeros_like(found, device=device)

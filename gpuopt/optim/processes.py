@@ -4,8 +4,9 @@ Squares are added over the meshes of DTensors: each process counts what it holds
 alone, that at the beginning of the mesh. A mesh whose processes are among those of another has no collective of its
 own: its parameters are taken for replicated over the rest of the larger one.
 
-What is added is a few numbers together, in one all-reduce, so that all processes go on with the same bits: the squares,
-whether a gradient is not finite, whether a process has failed, and a fingerprint of what they must have in common.
+What is added is a few numbers together, so that all processes go on with the same bits: the squares, whether a gradient
+is not finite, whether a process has failed, and a fingerprint of what they must have in common. It takes one
+all-reduce, but over a mesh of several dimensions that is not all of the world one for each of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _SPLIT = (
     "of the first gradient at most, and then scales otherwise in some of them: use gpuopt.GradScaler"
 )
 
-SQUARES, OVERFLOW, FAILED, DIFFERS, PRINT, PRINT_SQUARED = range(6)
+NUMBERS = SQUARES, OVERFLOW, FAILED, DIFFERS, PRINT, PRINT_SQUARED = range(6)
 """What is added up, float64."""
 
 
@@ -38,7 +39,7 @@ class Circle(NamedTuple):
     Attributes:
         groups: Process groups, over which one after the other is added.
         size: Number of processes.
-        device: Where the groups take numbers from.
+        device: Where the groups take numbers from, the same kind of device in all processes.
     """
 
     groups: tuple[Any, ...]
@@ -46,13 +47,14 @@ class Circle(NamedTuple):
     device: torch.device
 
     @classmethod
-    def of(cls, groups: Sequence[Any], device: torch.device) -> Circle:
-        """That of ``groups``, of numbers on ``device`` if they can."""
-        size = prod(map(distributed.get_world_size, groups))
-        kinds = [kind.partition(":")[0] for kind in str(distributed.get_backend_config(groups[0])).split(",")]
-        if device.type not in kinds:
-            device = torch.device("cuda", torch.cuda.current_device()) if kinds[0] == "cuda" else torch.device(kinds[0])
-        return cls(tuple(groups), size, device)
+    def of(cls, groups: Sequence[Any], kind: str = "") -> Circle:
+        """That of ``groups``, of numbers in the memory of ``kind`` if they take any; else NCCL's comes first."""
+        backends = dict(each.split(":") for each in str(distributed.get_backend_config(groups[0])).split(","))
+        if kind not in backends:
+            has_nccl = backends.get("cuda") == "nccl" and torch.cuda.is_available()
+            kind = "cuda" if has_nccl else "cpu" if "cpu" in backends else next(iter(backends))
+        device = torch.device("cuda", torch.cuda.current_device()) if kind == "cuda" else torch.device(kind)
+        return cls(tuple(groups), prod(map(distributed.get_world_size, groups)), device)
 
 
 class Agreed(NamedTuple):
@@ -115,13 +117,20 @@ class Processes:
     """
 
     def __init__(self, params: Sequence[torch.Tensor], norm_group: Any = None) -> None:
-        """Those of ``params``, and of a group over which their norm is to be added up in the end."""
+        """Those of ``params``, and of a group over which their norm is to be added up in the end.
+
+        Raises:
+            ValueError: Processes of the group are on one mesh, so that its parameters would count several times.
+        """
         shards: list[Any] = [param for param in params if is_shard(param)]
         meshes = list(dict.fromkeys(shard.device_mesh for shard in shards))
+        self._is_outside = any(mesh.get_coordinate() is None for mesh in meshes)
+        meshes = [mesh for mesh in meshes if mesh.get_coordinate() is not None]
         covers = _covers(meshes)
-        device = params[0].device if params else torch.device("cpu")
-        self._circles = [Circle.of(_groups_of(mesh), device) for mesh in covers]
-        self._last = None if norm_group is None else Circle.of([norm_group], device)
+        self._circles = [Circle.of(_groups_of(mesh), mesh.device_type) for mesh in covers]
+        self._last = None if norm_group is None else Circle.of([norm_group])
+        if norm_group is not None:
+            _check_apart(norm_group, covers)
         self.sums = max(1, len(covers))
         firsts = [min(_ranks_of(mesh)) for mesh in covers]
         homes = {mesh: next(i for i, c in enumerate(covers) if _ranks_of(mesh) <= _ranks_of(c)) for mesh in meshes}
@@ -130,11 +139,10 @@ class Processes:
         scopes = {(each.device_mesh, tuple(p.is_replicate() for p in each.placements)) for each in shards}
         self._is_uniform = len(scopes) <= 1 and len(shards) in (0, len(params))
         self.has_copies = not self._is_uniform or any(any(replicated) for _, replicated in scopes)
-        self._templates: dict[Any, torch.Tensor] = {}
 
     def __bool__(self) -> bool:
         """Whether there are any, so that numbers must be added up."""
-        return bool(self._circles or self._last)
+        return bool(self._circles or self._last or self._is_outside)
 
     def check_scaler(self) -> None:
         """Refuses a scaler that has an overflow known over the mesh of one gradient, where that is not enough.
@@ -158,10 +166,17 @@ class Processes:
 
         Raises:
             RuntimeError: A collective has failed, as where another process never comes.
+            ValueError: This process is not among those of a parameter's mesh, which it cannot hear of.
         """
+        if self._is_outside:
+            raise ValueError(
+                "max_grad_norm and scalers need every parameter's mesh to have this process, but one has not"
+            )
+        print_ = crc32(repr(settings).encode()) % _FINGERPRINTS
         first = next(iter((*self._circles, self._last)))
         assert first is not None
-        numbers = self._template(settings, first.device).clone()
+        numbers = torch.zeros(len(NUMBERS), dtype=torch.float64, device=first.device)
+        numbers[PRINT], numbers[PRINT_SQUARED] = print_, print_**2
         if isinstance(overflow, torch.Tensor) or overflow:
             numbers[OVERFLOW] = overflow
         if failed:
@@ -172,38 +187,43 @@ class Processes:
             numbers[SQUARES] = total - total
             if squares:
                 numbers[SQUARES] += squares[index].to(numbers.device)
-            numbers = self._added_up(numbers, circle, settings)
+            numbers = _added_up(numbers, circle, print_)
             total = total.to(circle.device) + numbers[SQUARES]
         if self._last is not None:
             numbers[SQUARES] = squares[0] if squares and not self._circles else total
-            numbers = self._added_up(numbers, self._last, settings)
+            numbers = _added_up(numbers, self._last, print_)
             total = numbers[SQUARES]
         size = prod(circle.size for circle in (*self._circles, self._last) if circle)
         return Agreed(total, numbers[OVERFLOW], numbers[FAILED], numbers[DIFFERS], size)
 
-    def _added_up(self, numbers: torch.Tensor, circle: Circle, settings: Any) -> torch.Tensor:
-        """``numbers`` of all processes of a circle, but with this process' own fingerprint."""
-        numbers = numbers.to(circle.device)
-        try:
-            for group in circle.groups:
-                distributed.all_reduce(numbers, group=group)
-        except RuntimeError as error:
-            raise RuntimeError(
-                "the processes that hold this model together could not add up their norms: each of them must call "
-                f"step, with max_grad_norm or under a GradScaler if one of them does ({error})"
-            ) from error
-        own = self._template(settings, circle.device)[PRINT:]
-        numbers[DIFFERS] += (numbers[PRINT:] != own * circle.size).any()
-        numbers[PRINT:] = own
-        return numbers
 
-    def _template(self, settings: Any, device: torch.device) -> torch.Tensor:
-        """Numbers without any but the fingerprint of ``settings``, kept: to copy them to a GPU takes the host time."""
-        if (settings, device) not in self._templates:
-            print_ = crc32(repr(settings).encode()) % _FINGERPRINTS
-            numbers = [0.0, 0.0, 0.0, 0.0, print_, print_**2]
-            self._templates[settings, device] = torch.tensor(numbers, dtype=torch.float64, device=device)
-        return self._templates[settings, device]
+def _added_up(numbers: torch.Tensor, circle: Circle, print_: int) -> torch.Tensor:
+    """``numbers`` of all processes of a circle, but with this process' own fingerprint."""
+    numbers = numbers.to(circle.device)
+    try:
+        for group in circle.groups:
+            distributed.all_reduce(numbers, group=group)
+    except RuntimeError as error:
+        raise RuntimeError(
+            "the processes that hold this model together could not add up their norms: each of them must call step, "
+            f"with max_grad_norm or under a GradScaler if one of them does ({error})"
+        ) from error
+    for index, own in ((PRINT, print_), (PRINT_SQUARED, print_**2)):
+        numbers[DIFFERS] += numbers[index] != own * circle.size
+        numbers[index] = own
+    return numbers
+
+
+def _check_apart(group: Any, covers: Sequence[Any]) -> None:
+    """Refuses a group of which several processes hold the same parameters."""
+    ranks = set(distributed.get_process_group_ranks(group))
+    for mesh in covers:
+        shared = sorted(ranks & _ranks_of(mesh))
+        if len(shared) > 1:
+            raise ValueError(
+                f"norm_group must be of processes that hold other parameters, but of it {shared} are on one mesh of "
+                "DTensors, over which norms are added up without it"
+            )
 
 
 def _ranks_of(mesh: Any) -> frozenset[int]:
@@ -238,9 +258,8 @@ def _part_of(param: Any, homes: dict[Any, int], firsts: Sequence[int], here: int
     if not is_shard(param):
         return 0 if not firsts or here == firsts[0] else -1
     mesh = param.device_mesh
-    place = mesh.get_coordinate()
-    home = homes[mesh]
-    if place is None or firsts[home] not in _ranks_of(mesh):
+    place, home = mesh.get_coordinate(), homes.get(mesh)
+    if home is None or firsts[home] not in _ranks_of(mesh):
         return -1
     copied = any(at for at, placement in zip(place, param.placements, strict=True) if placement.is_replicate())
     return -1 if copied else home

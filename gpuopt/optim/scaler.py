@@ -48,4 +48,4 @@ class GradScaler(torch.amp.GradScaler):
     ) -> dict[torch.device, torch.Tensor]:
         if not (isinstance(optimizer, Fused) and optimizer._is_shared):
             return super()._unscale_grads_(optimizer, inv_scale, found_inf, allow_fp16)
-        return {found_inf.device: optimizer._unscale(inv_scale, found_inf)}
+        return {found_inf.device: optimizer._unscale(inv_scale, found_inf, allow_fp16)}

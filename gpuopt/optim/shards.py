@@ -92,7 +92,7 @@ def check_state(param: torch.Tensor, name: str, state: Mapping[str, Any]) -> Non
         ValueError: A tensor of ``state`` is not.
     """
     for key, tensor in state.items():
-        if _placed(tensor) != _placed(param):
+        if not _are_placed_alike(tensor, param):
             raise ValueError(
                 f"{key} of param {name} must be placed as that is, {_placed(param)}, but is {_placed(tensor)}: load "
                 "state by torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which shards it"
@@ -112,6 +112,13 @@ def reshard_modules() -> None:
     for module in list(_module_state_mapping):
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+def _are_placed_alike(tensor: Any, param: Any) -> bool:
+    if not (is_shard(tensor) and is_shard(param)):
+        return is_shard(tensor) == is_shard(param)
+    same_mesh = torch.equal(tensor.device_mesh.mesh, param.device_mesh.mesh)
+    return same_mesh and bool(tensor.placements == param.placements)
 
 
 def _placed(tensor: Any) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from torch import distributed, nn
-from torch.distributed.tensor import DTensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import gpuopt
-from kit.sharded import LAYOUTS, RULES, backward, batch_of, loss_of, new_model, wholes
+from kit.sharded import LAYOUTS, RULES, backward, batch_of, loss_of, new_model, whole, wholes
 
 SCALERS = {"torch": torch.amp.GradScaler, "gpuopt": gpuopt.GradScaler}
 
@@ -140,7 +141,82 @@ def fail_to_prepare(scaled: bool) -> tuple[str, bool, list[float]]:
     return error, stays, [param.sum().item() for param in wholes(trainee.params)]
 
 
+def fail_before_sums_are_made() -> tuple[str, bool]:
+    """As :func:`fail_to_prepare`, under tensor parallelism, before gradients are looked at."""
+    trainee = Trainee("tensor_parallel", max_grad_norm=1.0)
+    before = wholes(trainee.params)
+    trainee.backward()
+    if distributed.get_rank() == 1:
+        trainee.optimizer.ema_decay = 3.0
+    error = trainee.error_of_step()
+    return error, all(map(torch.equal, before, wholes(trainee.params)))
+
+
+def fail_to_unscale() -> str:
+    """The error of unscaling gradients, of which one process has some of float16."""
+    params = [nn.Parameter(torch.ones(3, dtype=torch.float16 if distributed.get_rank() else torch.float32))]
+    optimizer = gpuopt.AdamW(params, norm_group=distributed.group.WORLD)
+    scaler = gpuopt.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+    params[0].grad = torch.ones_like(params[0])
+    try:
+        scaler.unscale_(optimizer)
+    except (RuntimeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def group_within_a_mesh() -> str:
+    """The error of a group of processes that hold the same DTensors."""
+    trainee = Trainee("fsdp2", max_grad_norm=1.0, norm_group=distributed.group.WORLD)
+    trainee.backward()
+    return trainee.error_of_step()
+
+
+def mesh_elsewhere() -> list[str]:
+    """Errors of a step with a parameter on a mesh of the first process alone, and in the other of one that clips."""
+    meshes = [init_device_mesh("cpu", (distributed.get_world_size(),)), DeviceMesh("cpu", [0])]
+    params = [nn.Parameter(distribute_tensor(torch.ones(4), mesh, [Shard(0)])) for mesh in meshes]
+    errors = []
+    for max_norm in (None, 1.0)[: 1 + distributed.get_rank()]:
+        optimizer = gpuopt.AdamW(params, max_grad_norm=max_norm)
+        for param in params:
+            param.grad = torch.ones_like(param)
+        try:
+            optimizer.step()
+            errors.append("")
+        except (RuntimeError, ValueError) as error:
+            errors.append(f"{type(error).__name__}: {error}")
+    return errors
+
+
 # Groups of processes that hold other parts of a model, which are no DTensors
+
+
+def overflow_in_a_stage(fused: bool, sharded: bool) -> tuple[str, bool]:
+    """The error of a step under torch's scaler, with an overflow in the last process; whether parameters stay.
+
+    Each half of the processes is a stage, whose parameters may be sharded over it.
+    """
+    rank, half = distributed.get_rank(), distributed.get_world_size() // 2
+    params = [nn.Parameter(torch.ones(4)), nn.Parameter(torch.ones(6))]
+    if sharded:
+        mesh = init_device_mesh("cpu", (2, half), mesh_dim_names=("stage", "shard"))
+        params = [nn.Parameter(distribute_tensor(param.detach(), mesh["shard"], [Shard(0)])) for param in params]
+        group = mesh.get_group("stage")
+    else:
+        group = distributed.group.WORLD
+    optimizer = gpuopt.AdamW(params, norm_group=group, fused=fused)
+    scaler = torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(()))
+    for param in params:
+        param.grad = torch.full_like(param, float("inf") if rank >= half else 1.0)
+    try:
+        scaler.step(optimizer)
+        error = ""
+    except RuntimeError as failed:
+        error = str(failed)
+    return error, all(bool((whole(param) == 1).all()) for param in params)
 
 
 def pipeline(lacks: int | None, kind: str | None, value: float | None) -> tuple[float, list[torch.Tensor], float]:

@@ -1,10 +1,11 @@
 """A process group adds up the norm of what is no DTensor: stages of a pipeline, partitions, flat shards.
 
 1. The norm is that of all stages, also where one has no gradient; an overflow in one has all skip, under gpuopt's
-   scaler.
+   scaler. Torch's is refused by all stages, which it would have scale otherwise.
 2. ``ZeroRedundancyOptimizer`` and ``FullyShardedDataParallel`` come to what one process comes to that clips, in all
    processes alike.
-3. A group is in no state dict; an optimizer that has one is not copied, and what is no group is refused.
+3. A group is in no state dict; an optimizer that has one is not copied, and what is no group is refused. So is one of
+   processes that share a mesh, and ``averaged_weights`` of flat shards, which would not be seen by their module.
 """
 
 from __future__ import annotations
@@ -47,6 +48,19 @@ def test_an_overflow_in_one_stage(worlds: Worlds, lacks: int | None) -> None:
     for (_, made, scale), block in zip(results, new_model().blocks, strict=True):
         assert all(map(torch.equal, made, block.parameters()))
         assert scale == 1.0
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_torchs_scaler_is_refused(worlds: Worlds, fused: bool, sharded: bool) -> None:
+    for error, stays in worlds(4).run(sharded_faults.overflow_in_a_stage, fused, sharded):
+        assert "use gpuopt.GradScaler" in error
+        assert stays
+
+
+def test_a_group_within_a_mesh_is_refused(worlds: Worlds) -> None:
+    for error in worlds(2).run(sharded_faults.group_within_a_mesh):
+        assert "norm_group must be of processes that hold other parameters, but of it [0, 1] are on one mesh" in error
 
 
 @pytest.mark.parametrize("how", ["zero", "fsdp1", "fsdp1 with its own parameters"])

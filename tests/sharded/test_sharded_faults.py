@@ -101,3 +101,24 @@ def test_a_process_that_cannot_prepare(worlds: Worlds, scaled: bool) -> None:
     assert first[1]
     assert second[1]
     assert first[2] == second[2]
+
+
+def test_a_process_that_fails_before_sums_are_made(worlds: Worlds) -> None:
+    first, second = worlds(2).run(sharded_faults.fail_before_sums_are_made)
+    assert "one of them could not prepare it" in first[0]
+    assert "ema_decay must be in [0, 1] or None, but is 3.0" in second[0]
+    assert first[1]
+    assert second[1]
+
+
+def test_a_process_that_cannot_unscale(worlds: Worlds) -> None:
+    first, second = worlds(2).run(sharded_faults.fail_to_unscale)
+    assert "one of them could not prepare it" in first
+    assert second == "ValueError: Attempting to unscale FP16 gradients."
+
+
+def test_a_mesh_that_a_process_is_not_in(worlds: Worlds) -> None:
+    [first], [plain, clipped] = worlds(2).run(sharded_faults.mesh_elsewhere)
+    assert not first
+    assert not plain
+    assert "need every parameter's mesh to have this process" in clipped
