@@ -464,7 +464,7 @@ class Fused(torch.optim.Optimizer):
         On a GPU the host looks whether they agree on all else where it waits for the norm anyway, where settings are
         new, and where a scaler is not gpuopt's.
         """
-        settings = type(self).__name__, self.max_grad_norm, self.error_if_nonfinite, scaling.is_to_be_found
+        settings = self.max_grad_norm, self.error_if_nonfinite, scaling.is_to_be_found
         overflow = 0.0 if own.overflow is None else own.overflow != 0
         agreed = processes.agree(settings, [total(part) for part in own.parts], overflow)
         is_foreign = scaling.is_there and not self._is_told

@@ -29,7 +29,7 @@ _SPLIT = (
     "of the first gradient at most, and then scales otherwise in some of them: use gpuopt.GradScaler"
 )
 
-NUMBERS = SQUARES, OVERFLOW, FAILED, DIFFERS, PRINT, PRINT_SQUARED = range(6)
+NUMBERS = SQUARES, OVERFLOW, FAILED, DIFFERS, FINGERPRINT, FINGERPRINT_SQUARED = range(6)
 """What is added up, float64."""
 
 
@@ -172,11 +172,11 @@ class Processes:
             raise ValueError(
                 "max_grad_norm and scalers need every parameter's mesh to have this process, but one has not"
             )
-        print_ = crc32(repr(settings).encode()) % _FINGERPRINTS
+        fingerprint = crc32(repr(settings).encode()) % _FINGERPRINTS
         first = next(iter((*self._circles, self._last)))
         assert first is not None
         numbers = torch.zeros(len(NUMBERS), dtype=torch.float64, device=first.device)
-        numbers[PRINT], numbers[PRINT_SQUARED] = print_, print_**2
+        numbers[FINGERPRINT], numbers[FINGERPRINT_SQUARED] = fingerprint, fingerprint**2
         if isinstance(overflow, torch.Tensor) or overflow:
             numbers[OVERFLOW] = overflow
         if failed:
@@ -187,17 +187,17 @@ class Processes:
             numbers[SQUARES] = total - total
             if squares:
                 numbers[SQUARES] += squares[index].to(numbers.device)
-            numbers = _added_up(numbers, circle, print_)
+            numbers = _added_up(numbers, circle, fingerprint)
             total = total.to(circle.device) + numbers[SQUARES]
         if self._last is not None:
             numbers[SQUARES] = squares[0] if squares and not self._circles else total
-            numbers = _added_up(numbers, self._last, print_)
+            numbers = _added_up(numbers, self._last, fingerprint)
             total = numbers[SQUARES]
         size = prod(circle.size for circle in (*self._circles, self._last) if circle)
         return Agreed(total, numbers[OVERFLOW], numbers[FAILED], numbers[DIFFERS], size)
 
 
-def _added_up(numbers: torch.Tensor, circle: Circle, print_: int) -> torch.Tensor:
+def _added_up(numbers: torch.Tensor, circle: Circle, fingerprint: int) -> torch.Tensor:
     """``numbers`` of all processes of a circle, but with this process' own fingerprint."""
     numbers = numbers.to(circle.device)
     try:
@@ -208,7 +208,7 @@ def _added_up(numbers: torch.Tensor, circle: Circle, print_: int) -> torch.Tenso
             "the processes that hold this model together could not add up their norms: each of them must call step, "
             f"with max_grad_norm or under a GradScaler if one of them does ({error})"
         ) from error
-    for index, own in ((PRINT, print_), (PRINT_SQUARED, print_**2)):
+    for index, own in ((FINGERPRINT, fingerprint), (FINGERPRINT_SQUARED, fingerprint**2)):
         numbers[DIFFERS] += numbers[index] != own * circle.size
         numbers[index] = own
     return numbers

@@ -14,16 +14,17 @@ from torch.nn.utils import clip_grad_norm_
 import gpuopt
 from kit.sharded import CLIPPED, LAYOUTS, RULES, backward, batch_of, loss_of, new_model, whole, wholes
 
-STEPS = 10
+CLIPPING = [CLIPPED, None] * 5
+"""The norm to clip to, in each of ten steps."""
 
 
-def train(layout: str, rule: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Parameters and norms after some steps of a sharded model, as one process has them."""
+def train(layout: str, rule: str, clipping: list[float | None], backend: str) -> dict[str, Any]:
+    """Parameters and norms after steps of a sharded model, as one process has them."""
     model = new_model()
     shares = LAYOUTS[layout][0](model)
-    optimizer = RULES[rule](model.parameters(), **options)
+    optimizer = RULES[rule](model.parameters(), backend=backend)
     norms = []
-    for step in range(STEPS):
+    for step, optimizer.max_grad_norm in enumerate(clipping):
         optimizer.zero_grad()
         backward(model, shares, step)
         optimizer.step()
@@ -32,8 +33,8 @@ def train(layout: str, rule: str, options: dict[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def trained_alone(rule: str, clipped: bool) -> dict[str, Any]:
-    """What one process comes to."""
+def trained_alone(rule: str) -> dict[str, Any]:
+    """What one process comes to, in the steps of ``CLIPPING``."""
     model = new_model()
     params = list(model.parameters())
     optimizer = {
@@ -41,11 +42,11 @@ def trained_alone(rule: str, clipped: bool) -> dict[str, Any]:
         "RMSprop": lambda: torch.optim.RMSprop(params, lr=0.01),
         "SGD": lambda: torch.optim.SGD(params, lr=0.05, momentum=0.9),
     }[rule]()
-    norms = []
-    for step in range(STEPS):
+    norms: list[Any] = []
+    for step, max_norm in enumerate(CLIPPING):
         optimizer.zero_grad()
         loss_of(model, batch_of(step)).backward()
-        norms.append(clip_grad_norm_(params, CLIPPED if clipped else float("inf")))
+        norms.append(clip_grad_norm_(params, max_norm) if max_norm else norms[-1])
         optimizer.step()
     return {"params": [param.detach() for param in params], "norms": norms}
 
