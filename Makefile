@@ -9,9 +9,11 @@ help:  ## show this help
 test: lint  ## lint, then run every test
 	$(MAKE) --no-print-directory pytest
 
-# Triton decides when it decorates whether to interpret, so interpreted tests run in a process of their own.
+# Triton decides when it decorates whether to interpret, so interpreted tests run in a process of their own. Those of
+# sharded models start processes themselves.
 pytest:
-	TRITON_INTERPRET=0 $(BIN)/pytest -n 2 --dist loadgroup --ignore=tests/interpreted
+	TRITON_INTERPRET=0 $(BIN)/pytest -n 2 --ignore=tests/interpreted --ignore=tests/sharded
+	TRITON_INTERPRET=0 $(BIN)/pytest tests/sharded
 	TRITON_INTERPRET=1 $(BIN)/pytest -n 2 tests/interpreted
 
 bench: .venv/installed  ## run the benchmarks that have goals

@@ -1,19 +1,11 @@
-"""Worlds of processes that all tests of this folder share; pytest-xdist runs them in one of its own."""
+"""Worlds of processes that all tests of this folder share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from kit.world import World, Worlds
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks at groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("worlds"))
 
 
 @pytest.fixture(scope="session")
