@@ -63,8 +63,7 @@ def test_a_group_within_a_mesh_is_refused(worlds: Worlds) -> None:
         assert "norm_group must be of processes that hold other parameters, but of it [0, 1] are on one mesh" in error
 
 
-@pytest.mark.parametrize("how", ["zero", "fsdp1", "fsdp1 with its own parameters"])
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize(("how", "size"), [("zero", 2), ("fsdp1", 4), ("fsdp1 with its own parameters", 2)])
 def test_partitions_and_flat_shards(worlds: Worlds, how: str, size: int) -> None:
     model = new_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
