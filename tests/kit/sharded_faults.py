@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import distributed, nn
@@ -12,6 +13,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
 import gpuopt
+from gpuopt.optim.processes import Agreed
 from kit.sharded import LAYOUTS, RULES, backward, batch_of, loss_of, new_model, whole, wholes
 
 SCALERS = {"torch": torch.amp.GradScaler, "gpuopt": gpuopt.GradScaler}
@@ -187,6 +189,25 @@ def mesh_elsewhere() -> list[str]:
             errors.append("")
         except (RuntimeError, ValueError) as error:
             errors.append(f"{type(error).__name__}: {error}")
+    return errors
+
+
+def overflow_later(kind: str) -> list[str]:
+    """Errors of three steps, the last of which overflows in one process, where the host would wait to look."""
+    param = nn.Parameter(torch.ones(4))
+    optimizer = gpuopt.AdamW([param], norm_group=distributed.group.WORLD, fused=True)
+    scaler = SCALERS[kind]("cpu", init_scale=1.0)
+    scaler.scale(torch.ones(()))
+    errors = []
+    with patch.object(Agreed, "is_on_host", False):
+        for grad in (1.0, 1.0, float("inf") if distributed.get_rank() else 1.0):
+            param.grad = torch.full_like(param, grad)
+            try:
+                scaler.step(optimizer)
+                errors.append("")
+            except RuntimeError as error:
+                errors.append(str(error))
+            scaler.update()
     return errors
 
 

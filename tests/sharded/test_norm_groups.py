@@ -58,6 +58,13 @@ def test_torchs_scaler_is_refused(worlds: Worlds, fused: bool, sharded: bool) ->
         assert stays
 
 
+@pytest.mark.parametrize("kind", sharded_faults.SCALERS)
+def test_an_overflow_that_the_host_would_wait_to_see(worlds: Worlds, kind: str) -> None:
+    for *before, last in worlds(2).run(sharded_faults.overflow_later, kind):
+        assert not any(before)
+        assert ("use gpuopt.GradScaler" in last) == (kind == "torch")
+
+
 def test_a_group_within_a_mesh_is_refused(worlds: Worlds) -> None:
     for error in worlds(2).run(sharded_faults.group_within_a_mesh):
         assert "norm_group must be of processes that hold other parameters, but of it [0, 1] are on one mesh" in error
