@@ -87,6 +87,9 @@ LOCAL = frozenset(["backend", "norm_group"])
 
 NAMES = frozenset(DEFAULTS)
 
+_DISTRIBUTED = torch.distributed.is_available()
+"""Whether this build of PyTorch knows process groups."""
+
 TORCHS = frozenset(OptionsWithForeach.__annotations__) - NAMES
 """Those options that are no extras."""
 
@@ -113,7 +116,7 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
     if decay is not None and not (_is_number(decay) and isfinite(decay) and 0 <= decay <= 1):
         raise ValueError(f"ema_decay must be in [0, 1] or None, but is {decay!r}")
     group = extras.get("norm_group")
-    if group is not None and not (_can_group() and isinstance(group, torch.distributed.ProcessGroup)):
+    if group is not None and not (_DISTRIBUTED and isinstance(group, torch.distributed.ProcessGroup)):
         raise ValueError(
             f"norm_group must be a process group of torch.distributed that has this process, or None, but is {group!r}"
         )
@@ -162,10 +165,6 @@ def check_params(params: Iterable[torch.Tensor], extras: Mapping[str, Any]) -> N
 def is_flat(param: torch.Tensor) -> bool:
     """Whether ``FullyShardedDataParallel`` has flattened a parameter."""
     return getattr(param, "_fsdp_flattened", False)
-
-
-def _can_group() -> bool:
-    return torch.distributed.is_available()
 
 
 def _is_number(value: Any) -> bool:

@@ -8,8 +8,7 @@ import torch
 
 from gpuopt.kernels.rules import Rule
 from gpuopt.memory import memory_of
-from gpuopt.optim.shards import check_param, local, versions_of
-from gpuopt.optim.shards import check_state as check_placed
+from gpuopt.optim.shards import check_param, check_placed, local, versions_of
 from gpuopt.optim.state import EMA, MASTER, STEP, Wanted, check_state, real, renew_original, state_of, step_of
 from gpuopt.plan import Tensor
 from gpuopt.watched import Entries, Touched, plain

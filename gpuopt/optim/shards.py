@@ -85,7 +85,7 @@ def check_param(param: torch.Tensor, name: str) -> None:
         raise ValueError(f"param {name} must be sharded or replicated, but its placements are {_placed(param)}")
 
 
-def check_state(param: torch.Tensor, name: str, state: Mapping[str, Any]) -> None:
+def check_placed(param: torch.Tensor, name: str, state: Mapping[str, Any]) -> None:
     """Refuses state that is not placed as its parameter is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Marks every test in this folder as ``gpu``, and skips it where there is no CUDA device."""
+"""Marks every test in this folder as ``gpu``, and skips it where there is no CUDA device; the backends for one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from gpuopt.kernels.drivers import DRIVERS
 
 HERE = Path(__file__).parent
 
@@ -34,3 +36,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.gpu)
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture(params=[name for name, entry in DRIVERS.items() if entry.device == "cuda"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """Each backend for GPUs in turn, where it can run."""
+    reason = DRIVERS[request.param].unavailable()
+    if reason:
+        pytest.skip(reason)
+    return request.param

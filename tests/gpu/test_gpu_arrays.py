@@ -31,14 +31,6 @@ VIEWS = {
 }
 
 
-@pytest.fixture(params=BACKENDS)
-def backend(request):
-    reason = DRIVERS[request.param].unavailable()
-    if reason:
-        pytest.skip(reason)
-    return request.param
-
-
 def arrays(seed, dtype=np.float32):
     rng = np.random.default_rng(seed)
     return {f"w{i}": rng.standard_normal(shape).astype(dtype) for i, shape in enumerate([(70, 90), (), (5,), (0, 3)])}

@@ -13,18 +13,8 @@ import pytest
 import torch
 from kit import catalogue
 
-from gpuopt.kernels.drivers import DRIVERS
-
 each_class = pytest.mark.parametrize("name", catalogue.CLASSES)
 each_dtype = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["fp32", "fp64"])
-
-
-@pytest.fixture(params=[name for name, entry in DRIVERS.items() if entry.device == "cuda"])
-def backend(request: pytest.FixtureRequest) -> str:
-    reason = DRIVERS[request.param].unavailable()
-    if reason:
-        pytest.skip(reason)
-    return request.param
 
 
 @each_dtype

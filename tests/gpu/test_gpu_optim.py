@@ -19,7 +19,6 @@ import torch
 from kit.device import kernels_and_copies
 
 import gpuopt
-from gpuopt.kernels.drivers import DRIVERS
 
 CLASSES: dict[str, dict[str, Any]] = {
     "Adam": {"amsgrad": True},
@@ -32,14 +31,6 @@ SHAPES = [(33, 65), (), (0, 3), (1024,), (5,)]
 EVERYTHING = {"max_grad_norm": 0.5, "ema_decay": 0.9}
 
 each_class = pytest.mark.parametrize("name", CLASSES)
-
-
-@pytest.fixture(params=[name for name, entry in DRIVERS.items() if entry.device == "cuda"])
-def backend(request: pytest.FixtureRequest) -> str:
-    reason = DRIVERS[request.param].unavailable()
-    if reason:
-        pytest.skip(reason)
-    return request.param
 
 
 @pytest.fixture

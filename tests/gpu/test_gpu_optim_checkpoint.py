@@ -24,14 +24,6 @@ EXTRAS = {
 }
 
 
-@pytest.fixture(params=[name for name, entry in DRIVERS.items() if entry.device == "cuda"])
-def backend(request):
-    reason = DRIVERS[request.param].unavailable()
-    if reason:
-        pytest.skip(reason)
-    return request.param
-
-
 def through_a_file(saved, path, device):
     torch.save(saved, path)
     return torch.load(path, weights_only=True, map_location=device)

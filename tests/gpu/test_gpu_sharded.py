@@ -18,7 +18,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 import gpuopt
-from gpuopt.kernels.drivers import DRIVERS
 
 OPTIONS = {"lr": 0.1, "max_grad_norm": 0.5, "ema_decay": 0.5}
 
@@ -29,14 +28,6 @@ def mesh() -> Iterator[DeviceMesh]:
         pytest.skip("this build of PyTorch has no NCCL")
     with group_of_one("nccl", "cuda") as made:
         yield made
-
-
-@pytest.fixture(params=[name for name, entry in DRIVERS.items() if entry.device == "cuda"])
-def backend(request: pytest.FixtureRequest) -> str:
-    reason = DRIVERS[request.param].unavailable()
-    if reason:
-        pytest.skip(reason)
-    return request.param
 
 
 def assert_same(shards: list[torch.nn.Parameter], plain: list[torch.nn.Parameter]) -> None:
