@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuopt.kernels.formats import BY_DTYPE, Format
+from gpuopt.kernels.formats import BY_DTYPE, FORMATS, Plane
 
+_PLANES = {plane.dtype: plane for format in FORMATS.values() for plane in format.planes}
 _DTYPES = ", ".join(BY_DTYPE)
 
 _MOST_WORK = 10_000
@@ -27,7 +28,7 @@ class Memory(NamedTuple):
         address: Of the first element, in bytes.
         shape: Number of elements along each axis.
         strides: Bytes from one element to the next along each axis.
-        format: How each element is stored.
+        plane: What each entry is.
         writable: Whether the array may be written.
     """
 
@@ -36,7 +37,7 @@ class Memory(NamedTuple):
     address: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    format: Format
+    plane: Plane
     writable: bool
 
     @property
@@ -44,13 +45,18 @@ class Memory(NamedTuple):
         """Number of elements."""
         return prod(self.shape)
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an entry."""
+        return self.plane.storage.itemsize
+
     def lies_like(self, other: Memory) -> bool:
         """Whether a table serves for both once it has the address: all else is the same, and so is alignment."""
         return (
-            (self.address - other.address) % self.format.itemsize == 0
+            (self.address - other.address) % self.itemsize == 0
             and self.shape == other.shape
             and self.strides == other.strides
-            and self.format is other.format
+            and self.plane is other.plane
             and self.device == other.device
             and self.library == other.library
         )
@@ -68,19 +74,19 @@ class Memory(NamedTuple):
         spans = [stride * (size - 1) for size, stride in zip(self.shape, self.strides, strict=True)]
         low = self.address + sum(span for span in spans if span < 0)
         high = self.address + sum(span for span in spans if span > 0)
-        return low, high + self.format.itemsize
+        return low, high + self.itemsize
 
     @property
     def dense(self) -> bool:
         """Whether the elements fill their extent without a gap, in whatever order of axes, and are aligned."""
         low, high = self.extent
-        full = high - low == self.numel * self.format.itemsize
-        return full and low == self.address and low % self.format.itemsize == 0 and not self.overlaps_itself
+        full = high - low == self.numel * self.itemsize
+        return full and low == self.address and low % self.itemsize == 0 and not self.overlaps_itself
 
     @property
     def order(self) -> tuple[int, ...]:
         """Strides, in elements, of the axes that have several: dense arrays of one shape and order run in step."""
-        size_of = self.format.itemsize
+        size_of = self.itemsize
         return tuple(stride // size_of for size, stride in zip(self.shape, self.strides, strict=True) if size > 1)
 
     @property
@@ -97,7 +103,7 @@ class Memory(NamedTuple):
     @property
     def overlaps_itself(self) -> bool:
         """Whether two elements may share memory, as in a broadcast array."""
-        reach = self.format.itemsize
+        reach = self.itemsize
         for stride, size in sorted(
             (abs(stride), size) for size, stride in zip(self.shape, self.strides, strict=True) if size > 1
         ):
@@ -107,12 +113,13 @@ class Memory(NamedTuple):
         return False
 
 
-def memory_of(array: Any, name: str) -> Memory:
+def memory_of(array: Any, name: str, dtype: str | None = None) -> Memory:
     """Where the elements of ``array`` are.
 
     Args:
-        array: A NumPy or CuPy array or a dense PyTorch tensor, of a floating-point dtype that gpuopt has a format for.
+        array: A NumPy or CuPy array or a dense PyTorch tensor.
         name: What an error message calls it.
+        dtype: The dtype that it must have; None for any floating-point dtype that gpuopt has a format for.
 
     Raises:
         TypeError: It is no such array.
@@ -120,19 +127,19 @@ def memory_of(array: Any, name: str) -> Memory:
     """
     library = library_of(array)
     if library == "torch":
-        return _memory_of_tensor(array, name)
+        return _memory_of_tensor(array, name, dtype)
     if library is None:
         raise TypeError(f"{name} must be a NumPy or CuPy array, but is {type(array).__name__}")
-    format = _format_of(array.dtype)
-    if format is None:
-        raise TypeError(f"{name} must be of dtype {_DTYPES} in native byte order, but is {array.dtype}")
+    plane = _plane_of(array.dtype, dtype)
+    if plane is None:
+        raise TypeError(f"{name} must be of dtype {dtype or _DTYPES} in native byte order, but is {array.dtype}")
     if library == "cupy":
-        return Memory(library, array.device.id, array.data.ptr, array.shape, array.strides, format, writable=True)
+        return Memory(library, array.device.id, array.data.ptr, array.shape, array.strides, plane, writable=True)
     address = array.__array_interface__["data"][0]
-    return Memory(library, None, address, array.shape, array.strides, format, array.flags.writeable)
+    return Memory(library, None, address, array.shape, array.strides, plane, array.flags.writeable)
 
 
-def _memory_of_tensor(tensor: Any, name: str) -> Memory:
+def _memory_of_tensor(tensor: Any, name: str, dtype: str | None) -> Memory:
     import torch
 
     device = tensor.device
@@ -140,9 +147,9 @@ def _memory_of_tensor(tensor: Any, name: str) -> Memory:
         raise TypeError(f"{name} must be a dense tensor, but its layout is {tensor.layout}")
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"{name} must be in the memory of a CPU or CUDA device, but is on {device}")
-    format = BY_DTYPE.get(str(tensor.dtype).removeprefix("torch."))
-    if format is None:
-        raise TypeError(f"{name} must be of dtype {_DTYPES}, but is {tensor.dtype}")
+    plane = _plane_called(str(tensor.dtype).removeprefix("torch."), dtype)
+    if plane is None:
+        raise TypeError(f"{name} must be of dtype {dtype or _DTYPES}, but is {tensor.dtype}")
     if tensor.is_neg():
         raise ValueError(f"{name} must not be a view that negates, but is one: call resolve_neg()")
     stored = tensor.untyped_storage().nbytes()
@@ -150,14 +157,14 @@ def _memory_of_tensor(tensor: Any, name: str) -> Memory:
         raise ValueError(f"{name} must have memory, but its storage has been freed")
     if tensor.data_ptr() == 0 and tensor.numel():
         raise TypeError(f"{name} must have memory of its own, but {type(tensor).__name__} has none")
-    size = format.itemsize
+    size = plane.storage.itemsize
     memory = Memory(
         "torch",
         device.index,
         tensor.data_ptr(),
         tuple(tensor.shape),
         tuple(stride * size for stride in tensor.stride()),
-        format,
+        plane,
         writable=True,
     )
     needed = tensor.storage_offset() * size + memory.extent[1] - memory.address
@@ -167,9 +174,14 @@ def _memory_of_tensor(tensor: Any, name: str) -> Memory:
 
 
 @cache
-def _format_of(dtype: np.dtype[Any]) -> Format | None:
-    """The format of a dtype; None where gpuopt has none. A dtype's name takes NumPy longer than all the rest."""
-    return BY_DTYPE.get(dtype.name) if dtype.isnative else None
+def _plane_of(dtype: np.dtype[Any], wanted: str | None) -> Plane | None:
+    """As :func:`_plane_called`. It is remembered, since a dtype's name takes NumPy longer than all the rest."""
+    return _plane_called(dtype.name, wanted) if dtype.isnative else None
+
+
+def _plane_called(name: str, wanted: str | None) -> Plane | None:
+    """The plane of a dtype; None where it is not the one that is wanted, or has no format of its own."""
+    return _PLANES[name] if (name in BY_DTYPE if wanted is None else name == wanted) else None
 
 
 def library_of(array: Any) -> str | None:
@@ -273,7 +285,7 @@ class _Addresses:
             "version": 3,
             "shape": memory.shape,
             "strides": memory.strides,
-            "typestr": memory.format.storage.str,
+            "typestr": memory.plane.storage.str,
             "data": (memory.address, True),
         }
         self.array = np.asarray(self)

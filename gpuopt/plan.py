@@ -11,10 +11,11 @@ import numpy as np
 
 from gpuopt.kernels.drivers import Driver
 from gpuopt.kernels.epilogue import SLOTS as EPILOGUE_SLOTS
+from gpuopt.kernels.formats import BY_DTYPE, FORMATS, Format
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import NUMEL, PART, POINTERS, Table
+from gpuopt.kernels.table import NUMEL, ORIGIN, PART, PITCH, POINTERS, Table, Whereabouts
 from gpuopt.kernels.variant import Variant, slots_of
 from gpuopt.memory import Memory, current_stream, full_like, memory_of, on_device_of
 from gpuopt.overlap import Sorted, sharing
@@ -28,18 +29,49 @@ SignalsByDtype = Mapping[np.dtype[Any], Signals]
 """The signals of a step for the launches of each compute dtype."""
 
 
+class Stored(NamedTuple):
+    """A slot in a format that the dtype of an array does not tell.
+
+    Attributes:
+        format: The format.
+        planes: An array for each of its planes.
+    """
+
+    format: Format
+    planes: tuple[Any, ...]
+
+
+def stored(array: Any, stochastic: bool) -> Any:
+    """A slot as a :class:`Tensor` takes it, rounded stochastically if it is to be, and is of bfloat16."""
+    if stochastic and array is not None and str(array.dtype).removeprefix("torch.") == "bfloat16":
+        return Stored(FORMATS["stochastic_bf16"], (array,))
+    return array
+
+
+MOST_NUMEL = 1 << 40
+"""Elements that each parameter has room for among those of the whole model, so that others do not change its place."""
+
+
+def in_model(index: int, within: Whereabouts = Whereabouts()) -> Whereabouts:  # noqa: B008 (immutable)
+    """Where elements are in the whole model that are ``within`` the parameter at ``index``."""
+    return within._replace(origin=index * MOST_NUMEL + within.origin)
+
+
 class Tensor(NamedTuple):
     """One parameter with its gradient and state.
 
     Attributes:
         name: What an error message calls it, ``"'weight'"``.
-        slots: An array per slot of :func:`slots_of` the rule; None for an optional slot that is absent.
+        slots: An array or :class:`Stored` per slot of :func:`slots_of` the rule; None for an optional slot that is
+            absent.
         part: The sum of squares in which its gradient counts, -1 for none; see :mod:`gpuopt.kernels.gradnorm`.
+        whereabouts: Where its elements are in the whole model.
     """
 
     name: str
     slots: Sequence[Any]
     part: int = 0
+    whereabouts: Whereabouts = Whereabouts()
 
 
 class Packed(NamedTuple):
@@ -52,18 +84,18 @@ class Packed(NamedTuple):
 class Row(NamedTuple):
     """What is known of one tensor, all of which is checked.
 
-    A slot that is misaligned, has gaps, or is not in its parameter's order of axes is packed into a copy around each
+    A plane that is misaligned, has gaps, or is not in its parameter's order of axes is packed into a copy around each
     step. All others are used where they are, and not kept alive.
 
     Attributes:
         name: What an error message calls it.
-        places: Where each slot is; None where it is absent.
+        places: Where the planes of each slot are; none where it is absent.
         place: Library and device of all.
-        packed: By slot, what is packed.
+        packed: By column, what is packed.
     """
 
     name: str
-    places: tuple[Memory | None, ...]
+    places: tuple[tuple[Memory, ...], ...]
     place: str
     packed: dict[int, Packed]
 
@@ -76,8 +108,10 @@ class Plan:
         slots: Names of the slots.
         written: Indices of those that a step writes.
         rows: The rows that are made, else None.
-        numbers: int64 (rows, columns): as in :class:`~gpuopt.kernels.table.Table`, elements, parts and addresses.
-        extents: int64 (rows, slots but the gradient, 2): first byte, and the one after the last.
+        numbers: int64 (rows, columns): as in :class:`~gpuopt.kernels.table.Table`, elements, parts, whereabouts and
+            addresses, with as many columns as the widest variant has.
+        extents: int64 (rows, addresses, 2): first byte of what is at each address, and the one after the last; of
+            gradients, nothing.
         grad_extents: int64 (rows, 2): those of gradients, from their addresses on.
         kinds: int64 (rows,): index in ``variants``.
         variants: What launches are made for.
@@ -98,7 +132,7 @@ class Plan:
         self.written = tuple(slot for slot in range(len(self.slots)) if slot != GRAD or zero_grads)
         self.rows: list[Row | None] = [None] * size
         self.numbers = np.zeros((size, POINTERS + len(self.slots)), dtype=np.int64)
-        self.extents = np.zeros((size, len(self.slots) - 1, 2), dtype=np.int64)
+        self.extents = np.zeros((size, len(self.slots), 2), dtype=np.int64)
         self.grad_extents = np.zeros((size, 2), dtype=np.int64)
         self.kinds = np.zeros(size, dtype=np.int64)
         self.variants: list[Variant] = []
@@ -112,23 +146,26 @@ class Plan:
                 are of two libraries or devices.
         """
         places = tuple(self._places(tensor))
-        formats = tuple(memory and memory.format for memory in places)
+        formats = tuple(map(_format_of, tensor.slots, places))
         kind = next((kind for kind, variant in enumerate(self.variants) if variant.formats == formats), None)
         if kind is None:
             kind = len(self.variants)
             self.variants.append(Variant(self._rule, formats, self._zero_grads))
+        variant = self.variants[kind]
         packed: dict[int, Packed] = {}
-        addresses = [
-            0 if memory is None else _address(slot, tensor.slots, places, packed) for slot, memory in enumerate(places)
-        ]
-        param, grad = places[:2]
-        assert param is not None
-        assert grad is not None
+        addresses, extents = self._addresses_of(variant, tensor, places, packed)
+        (param, *_), (grad,), *_ = places
+        missing = variant.width - self.extents.shape[1]
+        if missing > 0:
+            self.numbers = np.pad(self.numbers, ((0, 0), (0, missing)))
+            self.extents = np.pad(self.extents, ((0, 0), (0, missing), (0, 0)))
         self.rows[index] = Row(tensor.name, places, param.place, packed)
         self.numbers[index, NUMEL] = param.numel
         self.numbers[index, PART] = tensor.part
-        self.numbers[index, POINTERS:] = addresses
-        self.extents[index] = [memory.extent if memory else (0, 0) for memory in (param, *places[GRAD + 1 :])]
+        self.numbers[index, ORIGIN : PITCH + 1] = tensor.whereabouts
+        self.numbers[index, POINTERS : POINTERS + variant.width] = addresses
+        self.extents[index] = 0
+        self.extents[index, : variant.width] = extents
         self.grad_extents[index] = [byte - grad.address for byte in grad.extent]
         self.kinds[index] = kind
 
@@ -140,26 +177,50 @@ class Plan:
         """
         return Selection(self, indices)
 
-    def _places(self, tensor: Tensor) -> Iterator[Memory | None]:
-        """Where each slot of a tensor is, checked for itself."""
-        param = memory_of(tensor.slots[PARAM], f"param {tensor.name}")
-        for index, (slot, array) in enumerate(zip(self.slots, tensor.slots, strict=True)):
-            if array is None and slot in self._optional:
-                yield None
+    def _places(self, tensor: Tensor) -> Iterator[tuple[Memory, ...]]:
+        """Where the planes of each slot of a tensor are, checked for themselves."""
+        param: Memory | None = None
+        for index, (slot, stored) in enumerate(zip(self.slots, tensor.slots, strict=True)):
+            if stored is None and slot in self._optional:
+                yield ()
                 continue
-            name = f"{slot} {tensor.name}"
-            memory = param if index == PARAM else memory_of(array, name)
-            if memory.shape != param.shape:
-                raise ValueError(
-                    f"{name} must have the shape of param {tensor.name}, {param.shape}, but has {memory.shape}"
-                )
-            if memory.place != param.place:
-                raise _elsewhere(f"param {tensor.name}", param.place, name, memory.place)
-            if index in self.written and not memory.writable:
-                raise ValueError(f"{name} must be writable, but is read-only")
-            if index in self.written and memory.overlaps_itself:
-                raise ValueError(f"{name} must not overlap itself, but its strides are {memory.strides}")
-            yield memory
+            memories = []
+            for dtype, name, array in _named_planes(f"{slot} {tensor.name}", stored):
+                memory = memory_of(array, name, dtype)
+                param = memory if param is None else param
+                self._check(memory, name, index, param, tensor.name)
+                memories.append(memory)
+            yield tuple(memories)
+
+    def _check(self, memory: Memory, name: str, slot: int, param: Memory, param_name: str) -> None:
+        """Refuses a plane that is not as its parameter, or cannot be written."""
+        if memory.shape != param.shape:
+            raise ValueError(f"{name} must have the shape of param {param_name}, {param.shape}, but has {memory.shape}")
+        if memory.place != param.place:
+            raise _elsewhere(f"param {param_name}", param.place, name, memory.place)
+        if slot in self.written and not memory.writable:
+            raise ValueError(f"{name} must be writable, but is read-only")
+        if slot in self.written and memory.overlaps_itself:
+            raise ValueError(f"{name} must not overlap itself, but its strides are {memory.strides}")
+
+    def _addresses_of(
+        self, variant: Variant, tensor: Tensor, places: Sequence[tuple[Memory, ...]], packed: dict[int, Packed]
+    ) -> tuple[list[int], list[tuple[int, int]]]:
+        """By column, where the driver finds each plane, and how far what is there reaches; fills ``packed``."""
+        addresses, extents = [0] * variant.width, [(0, 0)] * variant.width
+        param = _arrays_of(tensor.slots[PARAM])[0]
+        for slot, (columns, memories) in enumerate(zip(variant.columns, places, strict=True)):
+            arrays = _arrays_of(tensor.slots[slot])
+            for column, memory, array in zip(columns, memories, arrays, strict=False):
+                if not _is_in_place(memory, places[PARAM][0]):
+                    copy = full_like(param, 0, array.dtype)
+                    packed[column] = Packed(None if slot == GRAD else array, copy)
+                    addresses[column] = memory_of(copy, "copy", memory.plane.dtype).address
+                else:
+                    addresses[column] = memory.address
+                if slot != GRAD:
+                    extents[column] = memory.extent
+        return addresses, extents
 
 
 class Selection:
@@ -183,8 +244,8 @@ class Selection:
         if self._written.overlap:
             self._check_no_overlap(None)
         self._grad_extents = plan.grad_extents[self.indices]
-        grads = [memory for row in self._rows if (memory := row.places[GRAD])]
-        self._grad_sizes = np.array([memory.format.itemsize for memory in grads], dtype=np.int64)
+        grads = [memory for row in self._rows for memory in row.places[GRAD]]
+        self._grad_sizes = np.array([memory.itemsize for memory in grads], dtype=np.int64)
         self._misaligned = np.array([memory.address for memory in grads], dtype=np.int64) % self._grad_sizes
         kinds = plan.kinds[self.indices]
         self._members = [np.flatnonzero(kinds == kind) for kind in dict.fromkeys(kinds.tolist())]
@@ -214,7 +275,7 @@ class Selection:
         """
         places = [memory_of(grad, f"grad {row.name}") for grad, row in zip(grads, self._rows, strict=True)]
         return all(
-            memory.lies_like(was) for memory, row in zip(places, self._rows, strict=True) if (was := row.places[GRAD])
+            memory.lies_like(was) for memory, row in zip(places, self._rows, strict=True) for was in row.places[GRAD]
         ) and self.move_grads([memory.address for memory in places], grads)
 
     def move_grads(self, addresses: Sequence[int], grads: Sequence[Any]) -> bool:
@@ -289,11 +350,13 @@ class Selection:
         """No slot that is written may share memory with any other; gradients are left out where there are None."""
         pieces = []
         for position, row in enumerate(self._rows):
-            for slot, memory in enumerate(row.places):
-                if memory and slot != GRAD:
-                    pieces.append((slot, row.name, memory))
-                elif memory and grad_addresses is not None:
-                    pieces.append((slot, row.name, memory._replace(address=grad_addresses[position])))
+            for slot, memories in enumerate(row.places):
+                if slot != GRAD:
+                    pieces += [(slot, row.name, memory) for memory in memories]
+                elif grad_addresses is not None:
+                    pieces += [
+                        (slot, row.name, memory._replace(address=grad_addresses[position])) for memory in memories
+                    ]
         for one, other in sharing([memory for *_, memory in pieces]):
             (slot, name, _), (other_slot, other_name, _) = pieces[one], pieces[other]
             if slot in self._plan.written or other_slot in self._plan.written:
@@ -313,25 +376,24 @@ class Launch:
     def __init__(self, variant: Variant, rows: Sequence[Row], numbers: Integers, driver: Driver) -> None:
         """Lays out the table of ``rows``, whose ``numbers`` it takes hold of."""
         self._driver = driver
-        first = rows[0].places[PARAM]
-        assert first is not None
-        self._first = first
+        self._first = rows[0].places[PARAM][0]
         self._packed = [
-            (position, slot, packed) for position, row in enumerate(rows) for slot, packed in row.packed.items()
+            (position, column, packed) for position, row in enumerate(rows) for column, packed in row.packed.items()
         ]
         self._is_packed = False
         self._grads: Sequence[Any] = ()
-        self.table = Table.of(variant, driver.TILE, numbers, device=first.device)
+        numbers = np.ascontiguousarray(numbers[:, : POINTERS + variant.width])
+        self.table = Table.of(variant, driver.TILE, numbers, device=self._first.device)
 
     @property
     def packs_grads(self) -> bool:
         """See :attr:`Selection.packs_grads`."""
-        return any(slot == GRAD for _, slot, _ in self._packed)
+        return any(column == GRAD for _, column, _ in self._packed)
 
     def move_grads(self, grads: Sequence[Any], addresses: Integers) -> None:
         """Takes gradients at new addresses, which lie as the rows say."""
-        for position, slot, packed in self._packed:
-            if slot == GRAD:
+        for position, column, packed in self._packed:
+            if column == GRAD:
                 self._grads = grads
                 addresses[position] = memory_of(packed.copy, "copy").address
         self.table.move("grad", addresses)
@@ -359,22 +421,22 @@ class Launch:
         self._driver.step(self.table, self._placed, self._stream, threads)
         self._unpack()
 
-    def _array(self, position: int, slot: int, packed: Packed) -> Any:
-        return self._grads[position] if slot == GRAD else packed.array
+    def _array(self, position: int, column: int, packed: Packed) -> Any:
+        return self._grads[position] if column == GRAD else packed.array
 
     def _pack(self) -> None:
         if self._packed and not self._is_packed:
             with self._on_device():
-                for position, slot, packed in self._packed:
-                    packed.copy[...] = self._array(position, slot, packed)
+                for position, column, packed in self._packed:
+                    packed.copy[...] = self._array(position, column, packed)
             self._is_packed = True
 
     def _unpack(self) -> None:
         if self._packed:
             with self._on_device():
-                for position, slot, packed in self._packed:
-                    if slot != GRAD or self.table.variant.zero_grads:
-                        self._array(position, slot, packed)[...] = packed.copy
+                for position, column, packed in self._packed:
+                    if column != GRAD or self.table.variant.zero_grads:
+                        self._array(position, column, packed)[...] = packed.copy
             self._grads = ()
 
     def _on_device(self) -> AbstractContextManager[Any]:
@@ -395,13 +457,27 @@ def select_all(rule: Rule, tensors: Sequence[Tensor], driver: Driver) -> Selecti
     return selection
 
 
-def _address(slot: int, arrays: Sequence[Any], places: Sequence[Memory | None], packed: dict[int, Packed]) -> int:
-    """Where the driver finds a slot: in place, or in the copy that it is packed into, which is added to ``packed``."""
-    param, memory = places[PARAM], places[slot]
-    assert param is not None
-    assert memory is not None
-    if memory.numel == 0 or (memory.dense and memory.order == param.packed_order):
-        return memory.address
-    copy = full_like(arrays[PARAM], 0, arrays[slot].dtype)
-    packed[slot] = Packed(None if slot == GRAD else arrays[slot], copy)
-    return memory_of(copy, "copy").address
+def _format_of(stored: Any, memories: Sequence[Memory]) -> Format | None:
+    """The format of a slot; None where it is absent."""
+    if isinstance(stored, Stored):
+        return stored.format
+    return BY_DTYPE[memories[0].plane.dtype] if memories else None
+
+
+def _arrays_of(stored: Any) -> tuple[Any, ...]:
+    """The planes of a slot."""
+    return stored.planes if isinstance(stored, Stored) else (stored,)
+
+
+def _named_planes(name: str, stored: Any) -> Iterator[tuple[str | None, str, Any]]:
+    """The planes of a slot, with the dtype that each must have, and what an error message calls it."""
+    if not isinstance(stored, Stored):
+        yield None, name, stored
+        return
+    for index, (array, plane) in enumerate(zip(stored.planes, stored.format.planes, strict=True)):
+        yield plane.dtype, f"{plane.dtype} part of {name}" if index else name, array
+
+
+def _is_in_place(memory: Memory, param: Memory) -> bool:
+    """Whether a plane is used where it is, since it is laid out as a packed copy of its parameter would be."""
+    return memory.numel == 0 or (memory.dense and memory.order == param.packed_order)

@@ -4,7 +4,8 @@ CuPy ends its options with ``-ftz=true``, which no option of a kernel can take b
 said in C++ would flush subnormals to zero. So on a GPU the compute type is a struct whose operations are PTX
 instructions, one each, rounded to nearest even: ``+ - * /``, ``sqrt``, unary minus and the six comparisons, of which
 ``!=`` alone holds for NaN. On the host it is ``float``. Values pass between a format's type and the compute type
-through ``widen`` and ``narrow``.
+through ``widen`` and ``narrow``, and are seen as bits through ``bits_of`` and ``float_of``; ``whole`` is the integer
+that one of them holds.
 """
 
 ARITHMETIC = """
@@ -62,12 +63,30 @@ static __device__ inline float narrow(double from) {
     asm("cvt.rn.f32.f64 %0, %1;" : "=f"(value) : "d"(from));
     return value;
 }
+static __device__ inline unsigned int whole(ieee_float from) {
+    unsigned int value;
+    asm("cvt.rzi.u32.f32 %0, %1;" : "=r"(value) : "f"(from.value));
+    return value;
+}
 #else
 typedef float ieee_float;
 static inline void widen(float& to, float from) { to = from; }
 static inline void widen(double& to, float from) { to = from; }
 static inline float narrow(float from) { return from; }
 static inline float narrow(double from) { return static_cast<float>(from); }
+static inline unsigned int whole(float from) { return static_cast<unsigned int>(from); }
 #endif
 static __device__ inline void widen(double& to, double from) { to = from; }
+static __device__ inline unsigned int whole(double from) { return static_cast<unsigned int>(from); }
+
+static __device__ inline unsigned int bits_of(float value) {
+    unsigned int bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+static __device__ inline float float_of(unsigned int bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 """

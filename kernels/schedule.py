@@ -14,18 +14,23 @@ import numpy as np
 
 from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.prologue import prologue_at
+from gpuopt.kernels.random import key_at
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.variant import hyper_row
 
 
 class Common(NamedTuple):
-    """Settings that every rule has; its own follow them. Numbers throughout: what is on or off is 1 or 0."""
+    """Settings that every rule has; its own follow them. Numbers throughout: what is on or off is 1 or 0.
+
+    A ``seed`` that is negative means that no random bits are needed.
+    """
 
     lr: float
     weight_decay: float = 0.0
     decoupled: float = 0.0
     maximize: float = 0.0
     average_weight: float = 0.0
+    seed: float = -1.0
 
 
 def row_at(rule: Rule, step: int, settings: Sequence[float]) -> tuple[float, ...]:
@@ -39,7 +44,7 @@ def row_at(rule: Rule, step: int, settings: Sequence[float]) -> tuple[float, ...
     common = Common(*settings[: len(Common._fields)])
     prologue = prologue_at(common.lr, common.weight_decay, bool(common.decoupled), bool(common.maximize))
     hyper = rule.hyper_at(step, common.lr, *settings[len(Common._fields) :])
-    return hyper_row(prologue, hyper, Epilogue(common.average_weight))
+    return hyper_row(prologue, hyper, Epilogue(common.average_weight), key_at(step, common.seed))
 
 
 class Schedule(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -12,8 +12,25 @@ from gpuopt.kernels.variant import Variant
 ALIGNMENT = 16
 """Bytes that one thread of a GPU moves at best in one access."""
 
-NUMEL, FAST_NUMEL, FIRST_TILE, HYPER_ROW, PART, POINTERS = range(6)
-"""Columns of a row; from POINTERS on, one address per slot of the variant."""
+NUMEL, FAST_NUMEL, FIRST_TILE, HYPER_ROW, PART, ORIGIN, RUN, PITCH, POINTERS = range(9)
+"""Columns of a row; from POINTERS on, one address per plane, in the order of :attr:`Variant.columns`."""
+
+
+class Whereabouts(NamedTuple):
+    """Where the elements of a tensor are in the whole model, of which random bits depend.
+
+    Element :math:`i` is element ``origin + i // run * pitch + i % run`` there, which is ``origin + i`` where ``run``
+    and ``pitch`` are the same.
+
+    Attributes:
+        origin: Place of the first.
+        run: How many follow each other there.
+        pitch: From the first of a run to the first of the next.
+    """
+
+    origin: int = 0
+    run: int = 1
+    pitch: int = 1
 
 
 class Table:
@@ -24,11 +41,11 @@ class Table:
         tile: Elements that one program or thread block takes at a time.
         device: Index of the CUDA device that the addresses belong to; None for host memory.
         numel: Number of elements of all tensors.
-        rows: int64 of shape (tensors, POINTERS + slots): elements; elements that may be accessed 16 bytes at a
-            time in every slot but the gradient, whose own address tells (all of them, or none where a slot is not
-            aligned); index of the first tile; index of the hyper row; index of the sum of squares in which the
-            gradient counts, -1 if it counts in none, since a copy of it is counted elsewhere; then the address of each
-            slot, 0 where it is absent.
+        rows: int64 of shape (tensors, POINTERS + width of the variant): elements; elements that may be accessed 16
+            bytes at a time in every plane but the gradient's, whose own address tells (all of them, or none where a
+            plane is not aligned); index of the first tile; index of the hyper row; index of the sum of squares in
+            which the gradient counts, -1 if it counts in none, since a copy of it is counted elsewhere; what
+            :class:`Whereabouts` says; then the address of each plane, 0 where its slot is absent.
         tile_tensor: int32 of shape (tiles,): the tensor that each tile belongs to.
         version: Counts the changes of ``rows``, so that copies on a device know when they are stale.
         kept: What drivers keep of this table between steps, such as a copy on a device.
@@ -42,9 +59,11 @@ class Table:
         addresses: Sequence[Sequence[int]],
         hyper_rows: Sequence[int] | np.ndarray[Any, Any] | None = None,
         device: int | None = None,
+        whereabouts: Sequence[Whereabouts] | None = None,
     ) -> None:
-        numbers = np.zeros((len(numels), POINTERS + len(variant.slots)), dtype=np.int64)
+        numbers = np.zeros((len(numels), POINTERS + variant.width), dtype=np.int64)
         numbers[:, NUMEL] = numels
+        numbers[:, ORIGIN : PITCH + 1] = whereabouts or Whereabouts()
         if hyper_rows is not None:
             numbers[:, HYPER_ROW] = hyper_rows
         if len(numels):

@@ -1,15 +1,17 @@
-"""Division, square root and power that round to nearest, for the Triton forms of rules.
+"""Division, square root and power that round to nearest, for the Triton forms of rules; and random bits.
 
 Triton's own ``/`` and ``tl.sqrt`` are approximate on float32 and exact on float64; its ``tl.div_rn`` and
-``tl.sqrt_rn`` know float32 alone. The Triton driver binds ``tl`` and these names in a rule's module.
+``tl.sqrt_rn`` know float32 alone. The Triton driver binds ``tl`` and their names in a rule's module.
 """
 
 import triton
 import triton.language as tl
 
 from gpuopt.kernels.power import BITS
+from gpuopt.kernels.random import PHI
 
 _BITS = tl.constexpr(BITS)
+_PHI = tl.constexpr(PHI)
 
 
 @triton.jit
@@ -40,3 +42,32 @@ def power_rn(base, exponent):
         base = base * base
         left = left >> 1
     return result
+
+
+@triton.jit
+def mix(x):
+    """As :func:`gpuopt.kernels.random.mix`."""
+    x = x ^ (x >> 16)
+    x = x * 0x7FEB352D
+    x = x ^ (x >> 15)
+    x = x * 0x846CA68B
+    return x ^ (x >> 16)
+
+
+@triton.jit
+def slot_key(key_low, key_high, slot):
+    """As :func:`gpuopt.kernels.random.slot_key`, the halves in a compute dtype."""
+    return mix((key_low.to(tl.uint32) | (key_high.to(tl.uint32) << 16)) ^ slot)
+
+
+@triton.jit
+def random_bits(index, key):
+    """As :func:`gpuopt.kernels.random.random_bits`, of indices in int64."""
+    return mix(index.to(tl.uint32) ^ (key + (index >> 32).to(tl.uint32) * _PHI))
+
+
+@triton.jit
+def step_key(step, seed):
+    """Both halves of the key of a step, as :func:`gpuopt.kernels.random.key_at`, from and to float64."""
+    key = mix((step.to(tl.int64) * _PHI + seed.to(tl.int64)).to(tl.uint32))
+    return (key & 0xFFFF).to(tl.float64), (key >> 16).to(tl.float64)

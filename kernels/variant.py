@@ -11,8 +11,9 @@ import numpy as np
 
 from gpuopt.kernels import epilogue
 from gpuopt.kernels.epilogue import Epilogue
-from gpuopt.kernels.formats import FORMATS, Format
+from gpuopt.kernels.formats import FORMATS, Format, Plane
 from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.random import Key
 from gpuopt.kernels.rules import Rule
 
 
@@ -40,6 +41,9 @@ class Variant:
         for slot, format in zip(self.slots, self.formats, strict=True):
             if format is None and slot not in (*self.rule.optional, *epilogue.SLOTS):
                 raise ValueError(f"{self.rule.name} needs its slot {slot!r}")
+        grad = self.formats[1]
+        if grad is not None and (len(grad.planes) > 1 or grad.is_random):
+            raise ValueError(f"a gradient must be one plane that is not random, but its format is {grad.name}")
 
     @cached_property
     def slots(self) -> tuple[str, ...]:
@@ -62,6 +66,43 @@ class Variant:
         return tuple(slot for slot in self.present if slot != "grad" or self.zero_grads)
 
     @cached_property
+    def columns(self) -> tuple[tuple[int, ...], ...]:
+        """For each slot the places of its planes among the addresses of a row.
+
+        The first plane of every slot comes first, whether it is there or not, then further ones in the order of slots.
+        """
+        end = len(self.slots)
+        columns = []
+        for index, format in enumerate(self.formats):
+            further = 0 if format is None else len(format.planes) - 1
+            columns.append((index, *range(end, end + further)))
+            end += further
+        return tuple(columns)
+
+    @cached_property
+    def width(self) -> int:
+        """Number of addresses in a row."""
+        return 1 + max(column for columns in self.columns for column in columns)
+
+    @cached_property
+    def planes(self) -> dict[str, tuple[int, Plane]]:
+        """Place among the addresses, and kind, of each plane that is there.
+
+        A first one is called as its slot, ``"param"``, further ones by numbers behind that, ``"param.1"``.
+        """
+        return {
+            f"{slot}.{number}" if number else slot: (column, plane)
+            for slot, format, columns in zip(self.slots, self.formats, self.columns, strict=True)
+            if format is not None
+            for number, (column, plane) in enumerate(zip(columns, format.planes, strict=True))
+        }
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether what a step stores depends on random bits."""
+        return any(format is not None and format.is_random for format in self.formats)
+
+    @cached_property
     def compute(self) -> np.dtype[Any]:
         """The dtype of the arithmetic: float64 when a slot is fp64, else float32."""
         wide = FORMATS["fp64"] in self.formats
@@ -69,8 +110,8 @@ class Variant:
 
     @cached_property
     def hyper_fields(self) -> tuple[str, ...]:
-        """Names of the scalars in one hyper row: the prologue's, the rule's, then the epilogue's."""
-        return Prologue._fields + self.rule.hyper_fields + Epilogue._fields
+        """Names of the scalars in one hyper row: the prologue's, the rule's, the epilogue's, then the key's."""
+        return Prologue._fields + self.rule.hyper_fields + Epilogue._fields + Key._fields
 
     @cached_property
     def bytes_per_element(self) -> int:
@@ -112,6 +153,11 @@ def slots_of(rule: Rule) -> tuple[str, ...]:
     return ("param", "grad", *rule.slots, *epilogue.SLOTS)
 
 
-def hyper_row(prologue: Prologue, hyper: Sequence[float], epilogue: Epilogue = Epilogue()) -> tuple[float, ...]:  # noqa: B008 (immutable)
+def hyper_row(
+    prologue: Prologue,
+    hyper: Sequence[float],
+    epilogue: Epilogue = Epilogue(),  # noqa: B008 (immutable)
+    key: Key = Key(),  # noqa: B008 (immutable)
+) -> tuple[float, ...]:
     """One row of :attr:`Variant.hyper_fields`."""
-    return (*prologue, *hyper, *epilogue)
+    return (*prologue, *hyper, *epilogue, *key)

@@ -4,7 +4,7 @@ The NumPy driver is the oracle. Numba and the CUDA C++ of the CuPy driver, compi
 forms, must equal it bit for bit over several steps with new gradients and new hyper each, two hyper rows in one
 launch, tensors from no element to several tiles, aligned or not. Inputs span the whole range of each format:
 subnormals, infinities and zeros of both signs count. A NaN must be a NaN on both sides; its payload is free. Nothing
-outside the tensors is written.
+outside the tensors is written. So it is for every pattern of 16 bits that a format may hold, and a million of 32.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import pytest
 from kit import host_cuda
+from kit.patterns import assert_loads, assert_stores
 from kit.same import assert_equal_steps
 
 from gpuopt.kernels.drivers import DRIVERS
@@ -73,6 +74,13 @@ def test_a_prologue_that_changes_nothing(variant: Variant, form: str) -> None:
 def test_nothing_to_do(variant: Variant, form: str) -> None:
     for numels in ([], [0], [0, 0, 0]):
         assert_equal(form, Tensors(variant, numels), [hyper_rows(variant, 1)])
+
+
+@pytest.mark.parametrize("form", ["numba", "cuda table"])
+@pytest.mark.parametrize("name", FORMATS)
+def test_patterns(name: str, form: str) -> None:
+    for assert_forms in (assert_loads, assert_stores):
+        assert_forms(FORMS[form], name, DRIVERS["numba"].load().TILE, drawn=1_000_000)
 
 
 @pytest.mark.parametrize("form", [form for form in FORMS if form in DRIVERS])

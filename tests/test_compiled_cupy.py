@@ -3,14 +3,14 @@
 For every variant and architecture, from the CUDA source that CuPy writes and with the options that it adds:
 
 - both compile, in NVRTC;
-- the table kernel has one path in which a thread moves its elements in 16-byte accesses alone, each slot but the copy
-  once in and each written slot once out, one in which it does so but for the gradient, and one in which it takes one
-  element at a time;
-- the array kernel loads each slot but the copy once per element and stores each written slot once: no store makes it
-  load again;
+- the table kernel has one path in which a thread moves its elements in 16-byte accesses alone, of a plane of single
+  bytes in 8-byte ones, each slot but the copy once in and each written slot once out, one in which it does so but for
+  the gradient, and one in which it takes one element at a time;
+- the array kernel, of variants that have one, loads each slot but the copy once per element and stores each written
+  slot once: no store makes it load again;
 - nothing spills, and registers stay few enough for the occupancy that `REGISTERS` implies;
 - arithmetic rounds as IEEE 754 does: no flush to zero, no approximate division or root, no product fused with a sum,
-  float64 only where a slot is fp64, and every 16-bit store rounds to nearest even.
+  float64 only where a slot is fp64, and every store of bf16 and fp16 rounds to nearest even.
 
 The last is read off the PTX; what the assembler makes of it is read off the SASS for every set of optional slots in
 fp32, since disassembling takes longer than compiling.
@@ -24,28 +24,36 @@ from collections import Counter
 import numpy as np
 import pytest
 from kit import nvrtc
+from kit.host_gpu import is_rich, slot_of
 
 from gpuopt.bench.code import sass
 from gpuopt.bench.code.gpus import ARCHS
+from gpuopt.kernels.drivers.cuda_source import has_array_form
 from gpuopt.kernels.epilogue import COPY
+from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.variants import variants
 
 REGISTERS = {
-    ("table", "float32"): (32, 56, 64, 80, 80, 96),
-    ("table", "float64"): (56, 104, 128, 144, 144),
-    ("array", "float32"): (24, 40, 40, 40, 48),
-    ("array", "float64"): (32, 40, 48, 56),
+    ("table", "float32", False): (32, 56, 64, 80, 80, 96),
+    ("table", "float64", False): (56, 104, 128, 144, 144),
+    ("table", "float32", True): (56, 64, 80, 80, 96, 96),
+    ("table", "float64", True): (56, 104, 128, 136, 144, 192),
+    ("array", "float32", False): (24, 40, 40, 40, 48),
+    ("array", "float64", False): (32, 40, 48, 56),
 }
-"""The most registers of a thread, by kernel, compute dtype and number of slots beyond parameter and gradient: the most
-seen, in steps of 8."""
+"""The most registers of a thread, by kernel, compute dtype, whether a format is random or has several planes, and
+number of slots beyond parameter and gradient: the most seen, in steps of 8."""
+
+ROUNDED = [FORMATS["bf16"], FORMATS["fp16"]]
+"""Formats that are rounded to by an instruction."""
 
 CASES = [
     (form, variant, arch)
     for variant in variants()
     for arch in ARCHS
     for form in ("table", "array")
-    if form == "table" or not variant.zero_grads  # which the array kernel leaves to the other
+    if form == "table" or has_array_form(variant)
 ]
 
 
@@ -58,37 +66,43 @@ class Kernel:
         self.variant = variant
         self.cubin = compiled.cubin
         self.ptx = sass.ptx_opcodes(compiled.ptx)
-        self.sizes = {
-            slot: format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if format
-        }
+        self.sizes = {name: plane.storage.itemsize for name, (_, plane) in variant.planes.items()}
 
     @property
     def loaded(self) -> list[int]:
-        """Item sizes of the slots that a step reads: all but the copy."""
-        return [size for slot, size in self.sizes.items() if slot != COPY]
+        """Bytes of an entry of each plane that a step reads: of all slots but the copy."""
+        return [size for name, size in self.sizes.items() if slot_of(name) != COPY]
 
     @property
     def stored(self) -> list[int]:
-        """Item sizes of the slots that a step writes: all but the gradient, unless it is zeroed."""
-        return [self.sizes[slot] for slot in self.variant.written]
+        """Of each plane that a step writes: of all slots but the gradient, unless it is zeroed."""
+        return [size for name, size in self.sizes.items() if slot_of(name) in self.variant.written]
 
     @property
-    def rounded(self) -> list[int]:
-        """Item sizes of the slots that results are rounded to: those written, without the zeros of a gradient."""
-        return [self.sizes[slot] for slot in self.variant.written if slot != "grad"]
+    def rounded(self) -> int:
+        """Number of slots that results are rounded to by the GPU: those written, without the zeros of a gradient."""
+        formats = dict(zip(self.variant.slots, self.variant.formats, strict=True))
+        return sum(formats[slot] in ROUNDED for slot in self.variant.written if slot != "grad")
 
     @property
     def elements_per_thread(self) -> int:
-        """Of the table kernel: as many as make 16 bytes of the narrowest slot."""
-        return 16 // min(self.sizes.values())
+        """Of the table kernel: as many as make 16 bytes of the narrowest plane, 8 at most."""
+        return min(16 // min(self.sizes.values()), 8)
 
     @property
     def whole_accesses(self) -> tuple[int, int]:
         """16-byte loads and stores that there are to be, of a gradient on one of two paths."""
-        count = self.elements_per_thread if self.form == "table" else 0
-        grad = self.sizes["grad"]
+        grad = self._accesses([self.sizes["grad"]])
         zeros = grad * self.variant.zero_grads
-        return count * (2 * sum(self.loaded) - grad) // 16, count * (2 * sum(self.stored) - zeros) // 16
+        return 2 * self._accesses(self.loaded) - grad, 2 * self._accesses(self.stored) - zeros
+
+    def _accesses(self, sizes: list[int]) -> int:
+        return sum(self.elements_per_thread * size // 16 for size in sizes) * (self.form == "table")
+
+    @property
+    def half_accesses(self) -> tuple[int, int]:
+        """Those of 8 bytes, of planes of single bytes."""
+        return 2 * self.loaded.count(1), 2 * self.stored.count(1)
 
     @property
     def bodies(self) -> int:
@@ -112,6 +126,8 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
 def test_accesses_are_whole_and_none_is_repeated(kernel: Kernel) -> None:
     whole = tuple(sass.count(kernel.ptx, rf"{access}\.global\.v4\.b32") for access in ("ld", "st"))
     assert whole == kernel.whole_accesses
+    half = tuple(sass.count(kernel.ptx, rf"{access}\.global\.v2\.b32") for access in ("ld", "st"))
+    assert half == kernel.half_accesses
     if kernel.form == "table":
         # Of a gradient that is not aligned, and of a step that is skipped.
         zeros = [kernel.sizes["grad"]] * kernel.variant.zero_grads * (kernel.elements_per_thread + 1)
@@ -124,7 +140,8 @@ def test_accesses_are_whole_and_none_is_repeated(kernel: Kernel) -> None:
 def test_nothing_spills_and_registers_are_few(kernel: Kernel) -> None:
     used = sass.resources(kernel.cubin)
     assert (used["STACK"], used["LOCAL"]) == (0, 0)
-    assert used["REG"] <= REGISTERS[kernel.form, kernel.variant.compute.name][len(kernel.sizes) - 2]
+    most = REGISTERS[kernel.form, kernel.variant.compute.name, is_rich(kernel.variant)]
+    assert used["REG"] <= most[len(kernel.variant.present) - 2]
 
 
 def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
@@ -132,10 +149,10 @@ def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, r"\.f64") or kernel.variant.compute == np.float64
 
 
-def test_16_bit_stores_round_to_nearest_even(kernel: Kernel) -> None:
+def test_stores_round_to_nearest_even(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, sass.NARROWING) - sass.among(kernel.ptx, sass.NARROWING_TO_NEAREST)
     elements = 2 * kernel.elements_per_thread + 1 if kernel.form == "table" else kernel.bodies
-    assert sass.narrowed(kernel.ptx) == kernel.rounded.count(2) * elements
+    assert sass.narrowed(kernel.ptx) == kernel.rounded * elements
 
 
 DISASSEMBLED = [case for case in CASES if {format.name for format in case[1].formats if format is not None} == {"fp32"}]

@@ -25,6 +25,7 @@ from gpuopt.kernels.drivers import triton_norm
 from gpuopt.kernels.formats import FORMATS, Format
 from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.variant import Variant
+from gpuopt.verify.variants import UNIFORM
 
 THREADS = 32 * triton_norm.OPTIONS["num_warps"]
 
@@ -37,7 +38,7 @@ def assert_no_spill(compiled: Compiled) -> None:
 
 
 @each_arch
-@pytest.mark.parametrize("format", FORMATS.values(), ids=FORMATS)
+@pytest.mark.parametrize("format", [FORMATS[name] for name in UNIFORM], ids=UNIFORM)
 def test_squares_are_read_16_bytes_at_a_time(format: Format, arch: str) -> None:
     compiled = compile_square(of_format(format.name), arch)
     assert_no_spill(compiled)

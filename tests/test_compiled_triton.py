@@ -3,12 +3,14 @@
 For every variant and architecture:
 
 - it compiles;
-- a full, aligned tile moves in 16-byte accesses alone, each slot but the copy once in, each written slot once out;
+- a full, aligned tile moves in 16-byte accesses alone, of a plane of single bytes in 8-byte ones, each slot but the
+  copy once in, each written slot once out;
 - where its gradient is not aligned, that alone moves by elements, and no value takes another way through shared memory;
   neither has a mask;
 - nothing spills, and registers stay few enough for the occupancy that `REGISTERS` implies;
 - arithmetic rounds as IEEE 754 does: no flush to zero, no approximate division or root, no product fused with a sum,
-  float64 only where a slot is fp64, and every 16-bit store rounds to nearest even.
+  float64 only where a slot is fp64, and every store of bf16 and fp16 rounds to nearest even;
+- the kernel of an edited format is compiled, and not found in Triton's cache under the names of its functions.
 
 The last is read off the PTX. What ptxas makes of it is read off the SASS, for every set of optional slots in fp32 and
 for the first rule in every set of formats, since disassembling takes longer than compiling: the accesses stay whole,
@@ -24,12 +26,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import triton
-from kit.host_gpu import HostGpu, host_gpu
+from kit.host_gpu import HostGpu, host_gpu, is_rich, slot_of
 from kit.schedules import Scheduled, rows_in_order
 
 from gpuopt.bench.code import sass
@@ -48,11 +53,13 @@ from gpuopt.verify.variants import hyper_fields, hyper_rows, variants
 THREADS = 32 * driver.OPTIONS["num_warps"]
 
 REGISTERS = {
-    "float32": (40, 56, 64, 80, 80, 96),
-    "float64": (64, 104, 120, 144, 152),
+    ("float32", False): (40, 56, 64, 80, 80, 96),
+    ("float64", False): (64, 104, 120, 144, 152),
+    ("float32", True): (56, 80, 96, 96, 128, 128),
+    ("float64", True): (64, 104, 120, 128, 152, 192),
 }
-"""The most registers of a thread, by compute dtype and number of slots beyond parameter and gradient: the most seen,
-in steps of 8."""
+"""The most registers of a thread, by compute dtype, whether a format is random or has several planes, and number of
+slots beyond parameter and gradient: the most seen, in steps of 8."""
 
 TRITON_3_6 = triton.__version__.startswith("3.6.")
 
@@ -61,7 +68,23 @@ SPILLED = {"sm_80": 24, "sm_90": 8} if TRITON_3_6 else {"sm_80": 8}
 
 WHOLE = r".*\.(v4\.b32|v2\.b64)"
 
+HALF = r".*\.v2\.b32"
+"""What a thread accesses of its 8 elements in a plane of single bytes."""
+
+ROUNDED = [FORMATS["bf16"], FORMATS["fp16"]]
+"""Formats that are rounded to by an instruction."""
+
 VARIANTS = variants()
+
+
+def ways_of(stretches: list[str]) -> tuple[str, str]:
+    """Both ways of full tiles, each whole or with a branch in it, behind which both may end in one."""
+    if len(stretches) == 2:
+        return stretches[0], stretches[1]
+    if len(stretches) == 3:
+        return stretches[0] + stretches[1], stretches[2] + stretches[1]
+    first, end, second, other_end = stretches
+    return first + end, second + other_end
 
 
 class Kernel:
@@ -71,25 +94,24 @@ class Kernel:
         self.variant, self.arch = variant, arch
         self.cubin = (compiled := compile_triton(variant, arch)).cubin
         self.ptx = sass.ptx_opcodes(compiled.ptx)
-        self.ways = sass.ptx_ways(compiled.ptx, WHOLE)
-        self.sizes = {
-            slot: format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if format
-        }
+        self.aligned, self.misaligned = ways_of(sass.ptx_ways(compiled.ptx, WHOLE))
+        self.sizes = {name: plane.storage.itemsize for name, (_, plane) in variant.planes.items()}
 
     @property
     def loaded(self) -> list[int]:
-        """Item sizes of the slots that a step reads: all but the copy."""
-        return [size for slot, size in self.sizes.items() if slot != COPY]
+        """Bytes of an entry of each plane that a step reads: of all slots but the copy."""
+        return [size for name, size in self.sizes.items() if slot_of(name) != COPY]
 
     @property
     def stored(self) -> list[int]:
-        """Item sizes of the slots that a step writes: all but the gradient, unless it is zeroed."""
-        return [self.sizes[slot] for slot in self.variant.written]
+        """Of each plane that a step writes: of all slots but the gradient, unless it is zeroed."""
+        return [size for name, size in self.sizes.items() if slot_of(name) in self.variant.written]
 
     @property
-    def rounded(self) -> list[int]:
-        """Item sizes of the slots that results are rounded to: those written, without the zeros of a gradient."""
-        return [self.sizes[slot] for slot in self.variant.written if slot != "grad"]
+    def rounded(self) -> int:
+        """Number of slots that results are rounded to by the GPU: those written, without the zeros of a gradient."""
+        formats = dict(zip(self.variant.slots, self.variant.formats, strict=True))
+        return sum(formats[slot] in ROUNDED for slot in self.variant.written if slot != "grad")
 
 
 @pytest.fixture(scope="module", params=[(v, a) for v in VARIANTS for a in ARCHS], ids=lambda p: f"{p[1]}-{p[0]}")
@@ -98,18 +120,20 @@ def kernel(request: pytest.FixtureRequest) -> Kernel:
 
 
 def accesses_per_thread(itemsizes: list[int]) -> int:
-    """16-byte accesses of one thread to one tile of slots with these item sizes."""
-    return driver.TILE * sum(itemsizes) // THREADS // 16
+    """16-byte accesses of one thread to one tile of planes with entries of these sizes."""
+    return sum(driver.TILE * size // THREADS // 16 for size in itemsizes)
 
 
 def test_a_full_tile_moves_in_16_byte_accesses(kernel: Kernel) -> None:
-    aligned, misaligned = map(sass.ptx_opcodes, kernel.ways)
     zeroed = kernel.variant.zero_grads
     for access, moved, by_elements in (("ld", kernel.loaded, True), ("st", kernel.stored, zeroed)):
+        aligned, misaligned = map(sass.ptx_opcodes, (kernel.aligned, kernel.misaligned))
         whole = accesses_per_thread(moved)
         of_grad = accesses_per_thread([kernel.sizes["grad"]]) * by_elements
         assert sass.count(aligned, rf"{access}\.global{WHOLE}") == whole
         assert sass.count(misaligned, rf"{access}\.global{WHOLE}") == whole - of_grad
+        for way in (aligned, misaligned):
+            assert sass.count(way, rf"{access}\.global{HALF}") == moved.count(1)
         element = rf"{access}\.global\.b{8 * kernel.sizes['grad']}"  # as are some scalars and addresses
         elements = sass.count(misaligned, element) - sass.count(aligned, element)
         assert elements == by_elements * driver.TILE // THREADS
@@ -118,7 +142,7 @@ def test_a_full_tile_moves_in_16_byte_accesses(kernel: Kernel) -> None:
 
 
 def test_a_full_tile_has_no_mask(kernel: Kernel) -> None:
-    for way in kernel.ways:
+    for way in (kernel.aligned, kernel.misaligned):
         assert not re.search(r"^\s*@.*(ld|st)\.global", way, re.MULTILINE)
 
 
@@ -126,7 +150,8 @@ def test_nothing_spills_and_registers_are_few(kernel: Kernel) -> None:
     used = sass.resources(kernel.cubin)
     assert used["STACK"] <= SPILLED.get(kernel.arch, 0)
     assert used["LOCAL"] == 0
-    assert used["REG"] <= REGISTERS[kernel.variant.compute.name][len(kernel.sizes) - 2]
+    most = REGISTERS[kernel.variant.compute.name, is_rich(kernel.variant)]
+    assert used["REG"] <= most[len(kernel.variant.present) - 2]
 
 
 def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
@@ -134,13 +159,13 @@ def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, r"\.f64") or kernel.variant.compute == np.float64
 
 
-def test_16_bit_stores_round_to_nearest_even(kernel: Kernel) -> None:
+def test_stores_round_to_nearest_even(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, sass.NARROWING) - sass.among(kernel.ptx, sass.NARROWING_TO_NEAREST)
     # One element a thread and store in the masked path, which may be unrolled; all of a tile in the others.
     zeros = kernel.variant.zero_grads * 2 * driver.TILE // THREADS  # of a full tile, and of a step that is skipped
     masked, rest = divmod(sass.count(kernel.ptx, r"st\.global\.[bfsu]\d+") - zeros, len(kernel.stored))
     assert (masked > 0, rest) == (True, 0)
-    assert sass.narrowed(kernel.ptx) == kernel.rounded.count(2) * (2 * driver.TILE // THREADS + masked)
+    assert sass.narrowed(kernel.ptx) == kernel.rounded * (2 * driver.TILE // THREADS + masked)
 
 
 DISASSEMBLED = [
@@ -171,6 +196,35 @@ def test_the_assembler_keeps_what_the_ptx_says(variant: Variant, arch: str) -> N
         assert not sass.among(code, r"FTZ|^[FD]FMA|^MUFU")
 
 
+EDITED = """
+def triton_load(stored, compute):
+    return stored.to(compute)
+
+
+def triton_store(value, random):
+    return ((value {edit}).to(tl.bfloat16),)
+"""
+
+
+def edited(folder: Path, edit: str) -> Variant:
+    """One whose format has functions of the same names and module in each folder."""
+    path = folder / "edited.py"
+    folder.mkdir()
+    path.write_text(EDITED.format(edit=edit))
+    module = module_from_spec(spec := spec_from_file_location("edited", path))
+    spec.loader.exec_module(module)
+    forms = {name: getattr(module, name) for name in ("triton_load", "triton_store")}
+    param = replace(FORMATS["bf16"], name="edited", **forms)
+    return Variant(RULES["sgd"], (param, FORMATS["bf16"], None))
+
+
+def test_an_edited_format_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    one, other, again = (edited(tmp_path / f"{k}", edit) for k, edit in enumerate(("+ 1.0", "- value", "+ 1.0")))
+    ptx = [code_in(compile_triton(variant, "sm_90").ptx) for variant in (one, other, again)]
+    assert ptx[0] == ptx[2] != ptx[1]
+
+
 @pytest.fixture
 def gpu() -> Iterator[HostGpu]:
     """Lets the driver do all but launch: as if on an H100."""
@@ -181,7 +235,7 @@ def gpu() -> Iterator[HostGpu]:
 def table_of(variant: Variant, numels: list[int], hyper_rows: int = 1, misalignment: int = 0) -> Table:
     """Tensors that are nowhere."""
     address = 1 << 40 | misalignment
-    addresses = [[0 if format is None else address for format in variant.formats] for _ in numels]
+    addresses = [[address] * variant.width for _ in numels]
     return Table(variant, driver.TILE, numels, addresses, [i % hyper_rows for i in range(len(numels))], 0)
 
 

@@ -6,6 +6,7 @@ and NaN, in both signs):
 1. The six comparisons hold where NumPy's do. None holds with a NaN but ``!=``, which then does.
 2. Unary minus turns the sign bit alone, of zeros, subnormals and NaN too.
 3. Sums, differences, products, quotients and roots have the bits of NumPy's. A NaN must be one; its payload is free.
+4. Whole numbers below 2^16 become the integers that they are.
 
 So it is in what NVRTC makes of them for every architecture with CuPy's options, which tell it to flush subnormals, run
 from the PTX; and in what g++ makes of them for the host. What the assembler makes of that PTX flushes nothing in
@@ -57,7 +58,10 @@ ROUNDED: dict[str, Callable[[Array, Array], Array]] = {
 EXACT = (*COMPARISONS, MINUS)
 
 SPECIAL = np.concatenate(
-    [edges(FORMATS["fp32"]), np.array([0x3F7FFFFF, 0xBF7FFFFF, 0x7FC00000, 0xFFC00000, 0x7FC12345], np.uint32)]
+    [
+        edges(FORMATS["fp32"].planes[0]),
+        np.array([0x3F7FFFFF, 0xBF7FFFFF, 0x7FC00000, 0xFFC00000, 0x7FC12345], np.uint32),
+    ]
 ).view(np.float32)
 
 X, Y = (np.ascontiguousarray(each.ravel()) for each in np.meshgrid(SPECIAL, SPECIAL))
@@ -124,8 +128,37 @@ def test_rounded_operations(operation: str, place: str) -> None:
     with np.errstate(all="ignore"):
         expected = ROUNDED[operation](X, Y)
     found = np.ascontiguousarray(results(tuple(ROUNDED), place)[list(ROUNDED).index(operation)])
-    differ = different(FORMATS["fp32"], found, expected)
+    (differ,) = different(FORMATS["fp32"], [found], [expected])
     assert not differ.any(), [*zip(X[differ], Y[differ], found[differ], expected[differ], strict=True)][:5]
+
+
+@each_place
+@pytest.mark.parametrize("wide", [False, True])
+def test_whole_numbers(place: str, wide: bool) -> None:
+    numbers = np.arange(1 << 16).astype(np.float64 if wide else np.float32)
+    compute = "double" if wide else "ieee_float"
+    statement = f"{compute} x; widen(x, xs[i]); results[i] = whole(x);"
+    found = np.zeros(numbers.size, np.uint32)
+    if place == "host":
+        source = f"""{host_cuda.HEADER}{ARITHMETIC}
+extern "C" void wholes(ptrdiff_t size, const {compute}* xs, unsigned int* results) {{
+for (ptrdiff_t i = 0; i < size; ++i) {{ {statement} }}
+}}
+"""
+        addresses = [ctypes.c_void_p(each.ctypes.data) for each in (numbers, found)]
+        host_cuda.library(source).wholes(ctypes.c_ssize_t(numbers.size), *addresses)
+    else:
+        buffers = [Buffer("xs", numbers.ctypes.data, numbers.nbytes, False)]
+        buffers += [Buffer("results", found.ctypes.data, found.nbytes, True)]
+        launch_elementwise(wholes(statement, wide, place).ptx, (numbers, found), ptx.Memory(buffers), numbers.size)
+    assert np.array_equal(found, np.arange(1 << 16))
+
+
+@cache
+def wholes(statement: str, wide: bool, arch: str) -> Compiled:
+    arrays = f"raw {'float64' if wide else 'float32'} xs", "raw uint32 results"
+    kernel = cupy.ElementwiseKernel(*arrays, statement, "wholes", preamble=ARITHMETIC, options=OPTIONS)
+    return nvrtc.elementwise(kernel, arch)
 
 
 @pytest.mark.parametrize("arch", ARCHS)

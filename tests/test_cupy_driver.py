@@ -37,11 +37,12 @@ def table_of(
     *numels: int, grad_address: int = 1 << 40, hyper_rows: list[int] | None = None, variant: Variant = VARIANT
 ) -> Table:
     """Arrays that are nowhere."""
-    addresses = [[1 << 41, grad_address, 1 << 42, 0, 0] for _ in numels]
+    addresses = [[1 << 41, grad_address, 1 << 42, 0, 0, 1 << 43][: variant.width] for _ in numels]
     return Table(variant, driver.TILE, numels, addresses, hyper_rows, device=0)
 
 
 WIDE = Variant(RULES["sgd"], (FORMATS["fp32"],) * 3)
+SPLIT, RANDOM = (replace(WIDE, formats=(FORMATS[name], *WIDE.formats[1:])) for name in ("split32", "stochastic_bf16"))
 SMALL, SMALL_WIDE = driver.PLAIN_NUMEL[2], driver.PLAIN_NUMEL[4]
 BIG = SMALL + 1
 
@@ -59,6 +60,8 @@ TAKES = [
     ("table", table_of(1), GIVEN),
     ("table", table_of(1, grad_address=1 << 40 | 4), GIVEN),
     ("table", table_of(1, variant=ZEROED), NO_SIGNALS),
+    ("table", table_of(1, variant=SPLIT), NO_SIGNALS),
+    ("table", table_of(1, variant=RANDOM), NO_SIGNALS),
     (None, table_of(0), NO_SIGNALS),
     (None, table_of(), NO_SIGNALS),
     (None, table_of(), GIVEN),
@@ -70,7 +73,7 @@ TAKES = [
 def test_a_single_small_or_misaligned_array_takes_the_array_kernel(
     form: str | None, table: Table, signals: Signals, stream: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unless signals are given or gradients zeroed, which that kernel knows nothing of."""
+    """Unless signals are given, gradients zeroed, or formats random or of several planes: it knows nothing of those."""
     launched: list[str] = []
     streams = play_the_device(monkeypatch)
     hyper = VARIANT.hyper_array([[1.0] * len(VARIANT.hyper_fields)])
@@ -155,10 +158,10 @@ def test_what_needs_triton_says_so(missing: str, monkeypatch: pytest.MonkeyPatch
 def test_a_single_tensor_takes_its_own_hyper_row(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     monkeypatch.setattr(driver, "array_kernel", lambda variant: lambda *arguments: given.extend(arguments))
-    monkeypatch.setattr(driver, "_array", lambda address, numel, format: (address, numel, format.name))
+    monkeypatch.setattr(driver, "_array", lambda address, numel, plane: (address, numel, plane.dtype))
     hyper = VARIANT.hyper_array(hyper_rows(VARIANT, 1))
     driver.run_plain(table_of(7, hyper_rows=[1]), hyper)
-    assert given == [(1 << 40, 7, "fp32"), *hyper[1], (1 << 41, 7, "bf16"), (1 << 42, 7, "fp16")]
+    assert given == [(1 << 40, 7, "float32"), *hyper[1], (1 << 41, 7, "bfloat16"), (1 << 42, 7, "float16")]
 
 
 class PlayedEvent:

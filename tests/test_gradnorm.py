@@ -24,12 +24,12 @@ from kit.squares import BAD, assert_close, assert_parts, assert_shows, of_format
 
 from gpuopt.kernels.drivers import DRIVERS as REGISTRY
 from gpuopt.kernels.drivers import numba as numba_driver
-from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.gradnorm import clip_factor, norm_of
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import slots_of
 from gpuopt.plan import Tensor, select_all
 from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import UNIFORM
 
 DRIVERS = {name: entry.load() for name, entry in REGISTRY.items() if entry.device == "cpu"}
 
@@ -37,7 +37,7 @@ TILE = 64
 NUMELS = [0, 1, 7, 8, 9, TILE - 1, TILE, TILE + 1, 5 * TILE + 3, 5000]
 
 each_driver = pytest.mark.parametrize("driver", DRIVERS)
-each_format = pytest.mark.parametrize("name", FORMATS)
+each_format = pytest.mark.parametrize("name", UNIFORM)
 
 
 def sum_squares(driver):

@@ -25,15 +25,14 @@ from kit.squares import BAD, assert_close, assert_ends, assert_parts, assert_sho
 from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers import triton_norm
-from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.verify.tensors import Tensors
-from gpuopt.verify.variants import EPILOGUES, with_epilogue
+from gpuopt.verify.variants import EPILOGUES, UNIFORM, with_epilogue
 
 TILE = driver.TILE
 NUMELS = [0, 1, 127, 128, 129, TILE - 1, TILE, TILE + 1, 3 * TILE + 130]
 
-each_format = pytest.mark.parametrize("name", FORMATS)
+each_format = pytest.mark.parametrize("name", UNIFORM)
 each_rule = pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
 
 

@@ -5,14 +5,17 @@
 2. A step of all groups is one launch, with one more for scalars that the device computes and two more for clipping.
 3. Training under a ``GradScaler``, torch's and gpuopt's, comes to what it comes to by torch.optim, through overflows
    that only the device sees, with clipping and with every extra.
-4. Training that Numba begins and Triton ends gives the bits of training by Numba alone.
+4. Training that Numba begins and Triton ends gives the bits of training by Numba alone, in every rule, with originals
+   of both widths and with stochastic rounding, by scalars of the host and of the device.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+import torch
 from kit import checkpoints
 from kit.host_gpu import HostGpu, host_gpu
 from kit.overflow import CASES, EXTRAS, MODES, OVERFLOWS, assert_as_by_torch
@@ -70,6 +73,30 @@ def test_training_goes_on_with_the_same_bits(case: str) -> None:
         optimizer = checkpoints.new(gpuopt, case, checkpoints.params(), backend="numba")
         checkpoints.train(optimizer, range(2))
         optimizer.backend = backend
+        checkpoints.train(optimizer, range(2, 5))
+        runs.append(checkpoints.checkpoint(optimizer))
+    checkpoints.assert_same(*runs)
+
+
+KEPT: dict[str, dict[str, Any]] = {
+    "32 bits": {"master_weights": True, "ema_decay": 0.9},
+    "24 bits": {"master_weights": "24bit", "state_dtype": torch.bfloat16, "seed": 1},
+    "stochastic": {"stochastic_rounding": True, "seed": 2**32 - 1},
+}
+
+
+@pytest.mark.parametrize("capturable", [False, True], ids=["host", "device"])
+@pytest.mark.parametrize("kept", KEPT)
+@pytest.mark.parametrize("case", ["AdamW", "RMSprop-both", "SGD", "Adagrad"])
+def test_formats(case: str, kept: str, capturable: bool) -> None:
+    runs = []
+    for backend in ("numba", "triton"):
+        params = checkpoints.params(torch.bfloat16)
+        optimizer = checkpoints.new(gpuopt, case, params, backend="numba", **KEPT[kept])
+        checkpoints.train(optimizer, range(2))
+        optimizer.backend = backend
+        for group in optimizer.param_groups:
+            group["capturable"] = capturable
         checkpoints.train(optimizer, range(2, 5))
         runs.append(checkpoints.checkpoint(optimizer))
     checkpoints.assert_same(*runs)

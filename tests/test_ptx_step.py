@@ -13,7 +13,7 @@ gradients:
 3. No thread touches memory that it was not given, writes what is only to be read, or misses the alignment of an access;
    no product is fused with a sum. Where an infinity was found, nothing is written but zeros to gradients that are to be
    zeroed.
-4. What is moved is what `Variant.bytes_per_element` says: each element of each slot that is read is loaded once, each
+4. What is moved is what `Variant.bytes_per_element` says: each entry of each plane that is read is loaded once, each
    of those that are written stored once, and nothing else is stored. Besides, a tile loads its part of the table.
 
 Triton's interpreter runs what the source says; this runs what the compiler makes of it. What ptxas makes of that is
@@ -29,11 +29,14 @@ from typing import Any
 import pytest
 from kit import ptx
 from kit.given import assert_untouched
-from kit.host_gpu import host_cupy, host_gpu, tensors_of
+from kit.host_gpu import host_cupy, host_gpu, slot_of, tensors_of
+from kit.patterns import assert_loads, assert_stores
 
 from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import triton as driver
+from gpuopt.kernels.drivers.cuda_source import MOST_ELEMENTS
 from gpuopt.kernels.epilogue import COPY
+from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.signals import Signals
 from gpuopt.kernels.table import ALIGNMENT, POINTERS, Table
 from gpuopt.kernels.variant import Variant
@@ -76,10 +79,10 @@ def assert_proved(name: str, variant: Variant, tile: int, *, one_by_one: bool = 
 
 
 def assert_moved_once(memory: ptx.Memory, table: Table) -> None:
-    """Demands that each element that is read was loaded once, each that is written stored once, and no more stored."""
+    """Demands that each entry that is read was loaded once, each that is written stored once, and no more stored."""
     variant, moved = table.variant, 0
     for buffer in tensors_of(table):
-        slot = buffer.name.partition(" ")[0]
+        slot = slot_of(buffer.name)
         loads, stores = (memory.counts(accesses, buffer) for accesses in (memory.loads, memory.stores))
         assert (loads == (slot != COPY)).all(), buffer.name
         assert (stores == (slot in variant.written)).all(), buffer.name
@@ -91,11 +94,10 @@ def assert_moved_once(memory: ptx.Memory, table: Table) -> None:
 
 
 def assert_accessed_whole(memory: ptx.Memory, table: Table, misaligned: bool | str) -> None:
-    """Demands of a full tile 16 bytes in each access of a slot, but of elements in those of one that is misaligned."""
-    sizes = dict(zip(table.variant.slots, table.variant.formats, strict=True))
+    """Demands of a full tile 16 bytes in each access of a plane, 8 of single bytes, but entries of a misaligned one."""
     for buffer in tensors_of(table):
-        slot = buffer.name.partition(" ")[0]
-        wanted = sizes[slot].itemsize if slot == misaligned else ALIGNMENT
+        size = buffer.size // table.numel
+        wanted = size if slot_of(buffer.name) == misaligned else min(ALIGNMENT, MOST_ELEMENTS * size)
         found = {
             access.size
             for access in (*memory.loads, *memory.stores)
@@ -112,7 +114,7 @@ def overhead(memory: ptx.Memory, table: Table) -> float:
     variant, elements = table.variant, tensors_of(table)
     besides = sum(int((memory.counts(memory.loads, each) > 0).sum()) for each in memory.buffers if each not in elements)
     scalars = variant.compute.itemsize * len(variant.hyper_fields)
-    wanted = table.tile_tensor.itemsize + 8 * (POINTERS + len(variant.present) + len(Signals._fields)) + scalars
+    wanted = table.tile_tensor.itemsize + 8 * (POINTERS + len(variant.planes) + len(Signals._fields)) + scalars
     assert besides <= wanted  # less where a scalar is of no use to the variant
     return besides / (variant.bytes_per_element * table.numel)
 
@@ -168,6 +170,16 @@ def test_cupy(variant: Variant, record_property: RecordProperty) -> None:
 def test_cupy_on_other_gpus(variant: Variant, arch: str) -> None:
     with host_cupy(arch):
         assert_proved("cupy", variant, cupy_driver.TILE)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("backend", ["triton", "cupy"])
+def test_patterns(backend: str, name: str) -> None:
+    """Of loads and stores: every one of 16 bits, and a million of 32."""
+    module, host = {"triton": (driver, host_gpu), "cupy": (cupy_driver, host_cupy)}[backend]
+    with host():
+        for assert_forms in (assert_loads, assert_stores):
+            assert_forms(module.run, name, module.TILE, drawn=1_000_000)
 
 
 @pytest.mark.parametrize("variant", SIGNALLED, ids=str)

@@ -38,9 +38,9 @@ def test_hyper_is_one_number_per_field_and_in_range():
     with pytest.raises(ValueError, match="a hyper row of adagrad is"):
         narrow.hyper_array([[1.0]])
     with pytest.raises(ValueError, match=r"eps must be within the range of float32, but is 1e\+39"):
-        narrow.hyper_array([[1, 0, 0, 0.1, 1e39, 0]])
-    assert wide.hyper_array([[1, 0, 0, 0.1, 1e39, 0]]).dtype == np.float64
-    assert np.isinf(narrow.hyper_array([[np.inf, 0, 0, 0.1, 0, 0]])[0, 0])
+        narrow.hyper_array([[1, 0, 0, 0.1, 1e39, 0, 0, 0]])
+    assert wide.hyper_array([[1, 0, 0, 0.1, 1e39, 0, 0, 0]]).dtype == np.float64
+    assert np.isinf(narrow.hyper_array([[np.inf, 0, 0, 0.1, 0, 0, 0, 0]])[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -53,6 +53,10 @@ def test_hyper_is_one_number_per_field_and_in_range():
         ("adagrad", (FP32, FP32, FP32), 20),
         ("sgd", (FP32, FP32, None), 12),
         ("sgd", (FP32, FP32, FP32), 20),
+        ("adam", (FORMATS["split32"], BF16, FP32, FP32, None), 26),
+        ("adam", (FORMATS["split24"], BF16, FP32, FP32, None), 24),
+        ("adam", (FORMATS["split24"], BF16, FORMATS["stochastic_bf16"], FORMATS["stochastic_bf16"], None), 16),
+        ("adam", (FP32, BF16, FP32, FP32, None, None, BF16), 28),
     ],
 )
 def test_bytes_per_element(rule, formats, expected):

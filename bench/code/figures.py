@@ -14,6 +14,7 @@ from gpuopt.bench.code.full_tile import full_tile
 from gpuopt.bench.code.gpus import ARCHS, GPUS, WARP
 from gpuopt.bench.code.listing import Instruction
 from gpuopt.bench.code.waits import traffic
+from gpuopt.kernels.drivers.cuda_source import has_array_form
 from gpuopt.kernels.epilogue import COPY
 from gpuopt.kernels.variant import Variant
 
@@ -83,7 +84,7 @@ def kernels(variants: Iterable[Variant], archs: Iterable[str] = ARCHS, drivers: 
         for driver in drivers
         for variant in variants
         for form in FORMS[driver]
-        if form != "array" or not variant.zero_grads  # which the array kernel leaves to the other
+        if form != "array" or has_array_form(variant)
     ]
 
 

@@ -113,7 +113,7 @@ def wrong(alternative: Alternative, variant: Variant, device: str) -> str | None
     oracle.run(expected.table(oracle.TILE), hyper)
     differs = first_difference(found, expected)
     if differs is not None:
-        return f"{differs.slot} differs from the oracle's in {differs.count} of {differs.numel} elements"
+        return f"{differs.plane} differs from the oracle's in {differs.count} of {differs.numel} elements"
     return written_outside(found)
 
 

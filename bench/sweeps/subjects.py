@@ -67,7 +67,9 @@ class Memory:
                     slots.append(None)
                     continue
                 skipped = int(subject.misaligned and slot == "grad")
-                made = torch.zeros(skipped + numel, dtype=getattr(torch, format.dtype), device=device)[skipped:]
+                made = torch.zeros(skipped + numel, dtype=getattr(torch, format.planes[0].dtype), device=device)[
+                    skipped:
+                ]
                 slots.append(made.normal_(generator=generator) if slot in ("param", "grad") else made)
             self._tensors.append(slots)
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuopt.kernels.formats import Format
+from gpuopt.kernels.formats import BY_DTYPE, Format, Plane
+from gpuopt.kernels.formats.format import FLOAT32
 
 Array = np.ndarray[Any, Any]
 
@@ -17,29 +18,53 @@ def bits(stored: Array) -> Array:
 
 
 def stored(format: Format, values: Array) -> Array:
-    """``values`` as the format's oracle stores them."""
-    out = np.empty(values.shape, format.storage)
+    """``values`` as the oracle stores them in a format of one plane."""
+    (entries,) = stored_planes(format, values)
+    return entries
+
+
+def stored_planes(format: Format, values: Array) -> list[Array]:
+    """``values`` as the oracle stores them, an array for each plane; a random format is given no random bits."""
     with np.errstate(all="ignore"):
-        out[...] = format.store(values)
-    return out
+        entries = format.store(values, np.zeros(values.shape, np.uint32) if format.is_random else None)
+        return [each.astype(plane.storage) for each, plane in zip(entries, format.planes, strict=True)]
 
 
-def edges(format: Format) -> Array:
-    """The bits where an IEEE format changes its ways, in both signs."""
-    one, infinity = (int(x) for x in bits(stored(format, np.array([1.0, np.inf]))))
+def edges(plane: Plane) -> Array:
+    """The bits where a plane changes its ways, of floats in both signs."""
+    size = plane.storage.itemsize
+    sign = 1 << (8 * size - 1)
+    if plane.dtype not in BY_DTYPE:
+        return np.array([0, 1, sign - 1, sign, sign + 1, 2 * sign - 1], f"u{size}")
+    one, infinity = (int(x) for x in bits(stored(BY_DTYPE[plane.dtype], np.array([1.0, np.inf]))))
     least_normal = infinity & -infinity
     positive = [0, 1, least_normal - 1, least_normal, one, one + 1, infinity - 1, infinity, infinity + 1]
-    sign = 1 << (8 * format.itemsize - 1)
-    return np.array([*positive, *(sign | x for x in positive)], f"u{format.itemsize}")
+    return np.array([*positive, *(sign | x for x in positive)], f"u{size}")
 
 
-def whole_range(format: Format, numel: int, rng: np.random.Generator) -> Array:
-    """Bits over the whole range of a format, about every fifth an edge."""
-    drawn = np.frombuffer(rng.bytes(numel * format.itemsize), f"u{format.itemsize}")
-    return np.where(rng.random(numel) < 0.2, rng.choice(edges(format), numel), drawn)
+def whole_range(format: Format, numel: int, rng: np.random.Generator) -> list[Array]:
+    """Bits over the whole range of a format, about every fifth an edge.
+
+    Of several planes, half of the elements are what it stores of any float32, and half any bits in each plane.
+    """
+    if len(format.planes) == 1:
+        return [_any(format.planes[0], numel, rng)]
+    values = _any(FLOAT32, numel, rng).view(np.float32)
+    is_stored = rng.random(numel) < 0.5
+    return [
+        np.where(is_stored, bits(entries), _any(plane, numel, rng))
+        for plane, entries in zip(format.planes, stored_planes(format, values), strict=True)
+    ]
 
 
-def ordinary(slot: str, format: Format, numel: int, rng: np.random.Generator) -> Array:
-    """Bits of values as they come in training; state is not negative, since some of it goes under a root."""
+def _any(plane: Plane, numel: int, rng: np.random.Generator) -> Array:
+    size = plane.storage.itemsize
+    drawn = np.frombuffer(rng.bytes(numel * size), f"u{size}")
+    return np.where(rng.random(numel) < 0.2, rng.choice(edges(plane), numel), drawn)
+
+
+def ordinary(slot: str, format: Format, numel: int, rng: np.random.Generator) -> list[Array]:
+    """Bits, for each plane, of values as they come in training; state is not negative: some goes under a root."""
     normal = rng.standard_normal(numel)
-    return bits(stored(format, {"param": normal, "grad": 0.1 * normal}.get(slot, 0.01 * np.abs(normal))))
+    values = {"param": normal, "grad": 0.1 * normal}.get(slot, 0.01 * np.abs(normal))
+    return [bits(entries) for entries in stored_planes(format, values)]

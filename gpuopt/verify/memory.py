@@ -146,38 +146,31 @@ class PlacedTensors:
     def __init__(self, host: Tensors, memory: Memory) -> None:
         self.host = host
         self.memory = memory
-        self.buffers = [{slot: memory.upload(buffer) for slot, buffer in buffers.items()} for buffers in host.buffers]
+        self.buffers = [{name: memory.upload(buffer) for name, buffer in buffers.items()} for buffers in host.buffers]
         memory.synchronize()
 
-    @property
-    def slots(self) -> tuple[str, ...]:
-        """Every slot of the variant."""
-        return self.host.variant.slots
-
     def addresses(self) -> list[list[int]]:
-        """Per tensor the address of every slot, 0 where it is absent."""
-        return [
-            [self.memory.address(buffers[slot]) + front[slot] if slot in buffers else 0 for slot in self.slots]
-            for buffers, front in zip(self.buffers, self.host.fronts, strict=True)
-        ]
+        """Per tensor the address of every plane, 0 where a slot is absent."""
+        return self.host.addresses(lambda tensor, name: self.memory.address(self.buffers[tensor][name]))
 
     def table(self, tile: int, hyper_rows: Sequence[int] | Array | None = None) -> Table:
         """All tensors as one table."""
-        host = self.host
-        return Table(host.variant, tile, host.numels, self.addresses(), hyper_rows, device=self.memory.index)
+        host, device = self.host, self.memory.index
+        return Table(host.variant, tile, host.numels, self.addresses(), hyper_rows, device, host.whereabouts)
 
     def single_tables(self, tile: int, hyper_rows: Sequence[int] | Array) -> list[Table]:
         """A table for each tensor."""
         variant, device = self.host.variant, self.memory.index
+        each = zip(self.host.numels, self.addresses(), hyper_rows, self.host.whereabouts, strict=True)
         return [
-            Table(variant, tile, [numel], [addresses], [row], device=device)
-            for numel, addresses, row in zip(self.host.numels, self.addresses(), hyper_rows, strict=True)
+            Table(variant, tile, [numel], [addresses], [row], device, [whereabouts])
+            for numel, addresses, row, whereabouts in each
         ]
 
-    def refresh(self, slot: str) -> None:
-        """Takes one slot of the host tensors again, in place."""
+    def refresh(self, name: str) -> None:
+        """Takes one plane of the host tensors again, in place."""
         for buffers, source in zip(self.buffers, self.host.buffers, strict=True):
-            self.memory.assign(buffers[slot], self.memory.upload(source[slot]))
+            self.memory.assign(buffers[name], self.memory.upload(source[name]))
         self.memory.synchronize()
 
     def download(self) -> Tensors:
@@ -185,6 +178,6 @@ class PlacedTensors:
         self.memory.synchronize()
         twin = self.host.copy()
         twin.buffers = [
-            {slot: self.memory.download(buffer) for slot, buffer in buffers.items()} for buffers in self.buffers
+            {name: self.memory.download(buffer) for name, buffer in buffers.items()} for buffers in self.buffers
         ]
         return twin

@@ -31,7 +31,7 @@ class Fault:
         problem: What went wrong, where it is not that an element differs.
         difference: The first element that differs.
         formats: By slot, the name of its format.
-        inputs: By slot, the stored bits of that element before the step.
+        inputs: By plane, the stored bits of that element before the step.
         hyper: By field, the hyper row of that element's tensor.
         signals: By field, the signals that were given.
     """
@@ -53,7 +53,7 @@ class Outcome:
 
     Attributes:
         comparisons: Steps that were compared.
-        elements: Stored elements that were compared in them, of all slots.
+        elements: Stored entries that were compared in them, of all planes.
         seconds: How long it took, compilation included.
         fault: The first; no comparison follows it.
     """
@@ -72,7 +72,7 @@ def prove(driver: str, variant: Variant, cases: Sequence[Case], seed: int) -> Ou
     for case in cases:
         compared, fault = _compare(driver, variant, case, seed)
         comparisons += compared
-        elements += compared * sum(case.numels) * len(variant.present)
+        elements += compared * sum(case.numels) * len(variant.planes)
         if fault is not None:
             break
     return Outcome(comparisons, elements, time.perf_counter() - begun, fault)

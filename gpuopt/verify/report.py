@@ -93,16 +93,15 @@ def explain(line: Line) -> Iterator[str]:
     yield _row("case", f"{fault.case}, step {fault.step}")
     if found is None:
         return
-    name = fault.formats[found.slot]
+    format = fault.formats[found.plane.partition(".")[0]]
     more = "" if found.count == 1 else f", the first of {found.count:,} that differ"
-    yield _row("slot", found.slot)
+    yield _row("slot", found.plane)
     yield _row("index", f"{found.index} of {found.numel:,} elements of tensor {found.tensor}{more}")
-    yield _row(line.driver, _both(found.got, name))
-    yield _row(ORACLE, _both(found.expected, name))
-    for slot, stored in fault.inputs.items():
-        yield _row(
-            "inputs" if slot == next(iter(fault.inputs)) else "", f"{slot:<16} {_both(stored, fault.formats[slot])}"
-        )
+    yield _row(line.driver, _both(found.got, format))
+    yield _row(ORACLE, _both(found.expected, format))
+    for name, entry in fault.inputs.items():
+        both = _both(entry, fault.formats[name.partition(".")[0]])
+        yield _row("inputs" if name == next(iter(fault.inputs)) else "", f"{name:<16} {both}")
     for what, values in (("hyper", fault.hyper), ("signals", fault.signals)):
         for index, (key, value) in enumerate(values.items()):
             yield _row("" if index else what, f"{key:<18} {value!r}")
@@ -112,9 +111,12 @@ def _row(what: str, value: str) -> str:
     return f"  {what:<8} {value}"
 
 
-def _both(stored: int, format_name: str) -> str:
-    """Stored bits in hex, and the value they mean."""
+def _both(entry: int, format_name: str) -> str:
+    """Stored bits in hex, and the value they mean, where they are all that it takes."""
     format = FORMATS[format_name]
+    if len(format.planes) > 1:
+        return f"0x{entry:x}"
+    storage = format.planes[0].storage
     with np.errstate(all="ignore"):
-        value = format.load(np.array([stored], f"u{format.itemsize}").view(format.storage))[0]
-    return f"0x{stored:0{2 * format.itemsize}x}  {value!s}"
+        value = format.load(np.array([entry], f"u{storage.itemsize}").view(storage))[0]
+    return f"0x{entry:0{2 * storage.itemsize}x}  {value!s}"

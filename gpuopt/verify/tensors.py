@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from gpuopt.kernels.table import Table
+from gpuopt.kernels.table import Table, Whereabouts
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.drawing import Array, bits, ordinary, whole_range
 
@@ -15,9 +15,17 @@ GUARD = 64
 
 GUARD_BYTE = 0xA5
 
+WHEREABOUTS = [
+    Whereabouts(),
+    Whereabouts(2**32 - 100, 5, 5),
+    Whereabouts(7, 3, 1000),
+    Whereabouts(3 * 2**32 - 1000, 100, 101),
+]
+"""Where tensors are in the whole model, in turn: at its start, and in one piece or many around multiples of 2^32."""
+
 
 class Tensors:
-    """Every slot of several tensors, in memory of their own between guard bands.
+    """Every plane of several tensors, in memory of its own between guard bands.
 
     Args:
         variant: Its formats are those of the slots.
@@ -25,8 +33,8 @@ class Tensors:
         seed: Of all that is drawn.
         ordinary_share: Share of elements whose slots are all of ordinary magnitude, so that roundings show; the
             others are drawn from the whole range of their formats, NaN and infinities included.
-        misaligned: Whether one slot of each tensor, another one each time, starts one element late; or the name of the
-            slot that does in all of them.
+        misaligned: Whether one plane of each tensor, another one each time, starts one element late; or the name of the
+            plane that does in all of them.
         guard: Bytes of each guard band; 0 where a sanitizer guards better.
     """
 
@@ -46,19 +54,26 @@ class Tensors:
         self.formats = {
             slot: format for slot, format in zip(variant.slots, variant.formats, strict=True) if format is not None
         }
+        self.planes = {name: plane for name, (_, plane) in variant.planes.items()}
+        self.whereabouts = [WHEREABOUTS[tensor % len(WHEREABOUTS)] for tensor in range(len(self.numels))]
         self.fronts: list[dict[str, int]] = []
         self.buffers: list[dict[str, Array]] = []
         for tensor, numel in enumerate(self.numels):
-            late = list(self.formats)[tensor % len(self.formats)] if misaligned is True else misaligned
-            front = {slot: guard + (format.itemsize if slot == late else 0) for slot, format in self.formats.items()}
+            late = list(self.planes)[tensor % len(self.planes)] if misaligned is True else misaligned
+            sizes = {name: plane.storage.itemsize for name, plane in self.planes.items()}
+            front = {name: guard + (size if name == late else 0) for name, size in sizes.items()}
             self.fronts.append(front)
             self.buffers.append(
                 {
-                    slot: np.full(front[slot] + numel * format.itemsize + guard, GUARD_BYTE, np.uint8)
-                    for slot, format in self.formats.items()
+                    name: np.full(front[name] + numel * size + guard, GUARD_BYTE, np.uint8)
+                    for name, size in sizes.items()
                 }
             )
         self.draw(seed, self.formats)
+
+    def planes_of(self, slot: str) -> list[str]:
+        """The names of the planes of a slot."""
+        return [name for name in self.planes if name.partition(".")[0] == slot]
 
     def draw(self, seed: int, slots: Iterable[str] = ("grad",)) -> None:
         """Draws the elements of some slots anew, in place."""
@@ -68,39 +83,50 @@ class Tensors:
             for slot in slots:
                 format = self.formats[slot]
                 drawn = ordinary(slot, format, numel, rng), whole_range(format, numel, rng)
-                bits(self.stored(tensor, slot))[:] = np.where(is_ordinary, *drawn)
+                for name, usual, unusual in zip(self.planes_of(slot), *drawn, strict=True):
+                    bits(self.stored(tensor, name))[:] = np.where(is_ordinary, usual, unusual)
 
-    def stored(self, tensor: int, slot: str) -> Array:
-        """The stored elements of one slot of one tensor, as a view."""
-        format, front = self.formats[slot], self.fronts[tensor][slot]
-        return self.buffers[tensor][slot][front : front + self.numels[tensor] * format.itemsize].view(format.storage)
+    def stored(self, tensor: int, name: str) -> Array:
+        """The entries of one plane of one tensor, as a view."""
+        storage, front = self.planes[name].storage, self.fronts[tensor][name]
+        return self.buffers[tensor][name][front : front + self.numels[tensor] * storage.itemsize].view(storage)
 
     def element(self, tensor: int, index: int) -> dict[str, int]:
-        """The stored bits of one element of one tensor, by slot."""
-        return {slot: int(bits(self.stored(tensor, slot))[index]) for slot in self.formats}
+        """The stored bits of one element of one tensor, by plane."""
+        return {name: int(bits(self.stored(tensor, name))[index]) for name in self.planes}
 
     def copy(self) -> Tensors:
         """The same elements and the same alignment elsewhere."""
         twin = Tensors.__new__(Tensors)
         twin.__dict__.update(self.__dict__)
-        twin.buffers = [{slot: buffer.copy() for slot, buffer in slots.items()} for slots in self.buffers]
+        twin.buffers = [{name: buffer.copy() for name, buffer in buffers.items()} for buffers in self.buffers]
         return twin
 
-    def addresses(self) -> list[list[int]]:
-        """Per tensor the address of every slot, 0 where it is absent."""
-        return [
-            [buffers[slot].ctypes.data + front[slot] if slot in buffers else 0 for slot in self.variant.slots]
-            for buffers, front in zip(self.buffers, self.fronts, strict=True)
-        ]
+    def addresses(self, address_of: Callable[[int, str], int] | None = None) -> list[list[int]]:
+        """Per tensor the address of every plane, 0 where a slot is absent.
+
+        ``address_of`` says where the buffer of a plane of a tensor begins; None for where it is here.
+        """
+        if address_of is None:
+            address_of = self._address_of
+        rows = [[0] * self.variant.width for _ in self.numels]
+        for tensor, row in enumerate(rows):
+            for name, (column, _) in self.variant.planes.items():
+                row[column] = address_of(tensor, name) + self.fronts[tensor][name]
+        return rows
+
+    def _address_of(self, tensor: int, name: str) -> int:
+        return int(self.buffers[tensor][name].ctypes.data)
 
     def table(self, tile: int, hyper_rows: Sequence[int] | Array | None = None) -> Table:
         """All tensors as one table."""
-        return Table(self.variant, tile, self.numels, self.addresses(), hyper_rows)
+        return Table(self.variant, tile, self.numels, self.addresses(), hyper_rows, whereabouts=self.whereabouts)
 
     def single_tables(self, tile: int, hyper_rows: Sequence[int] | Array | None = None) -> list[Table]:
         """A table for each tensor."""
         rows = hyper_rows if hyper_rows is not None else [0] * len(self.numels)
+        each = zip(self.numels, self.addresses(), rows, self.whereabouts, strict=True)
         return [
-            Table(self.variant, tile, [numel], [addresses], [row])
-            for numel, addresses, row in zip(self.numels, self.addresses(), rows, strict=True)
+            Table(self.variant, tile, [numel], [addresses], [row], whereabouts=[whereabouts])
+            for numel, addresses, row, whereabouts in each
         ]

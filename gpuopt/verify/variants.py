@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.formats import BY_DTYPE, FORMATS
+from gpuopt.kernels.random import Key
 from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.variant import Variant
 
@@ -16,14 +17,22 @@ MIXED = [
 ]
 """Formats of parameter, gradient and state that differ."""
 
-FORMAT_SETS = [(name, name, name) for name in FORMATS] + MIXED
+UNIFORM = [name for name, format in FORMATS.items() if format in BY_DTYPE.values()]
+"""Formats that any slot may have."""
 
+RICH = [(name, "bf16", name) for name in FORMATS if name not in UNIFORM]
+"""Those that a gradient cannot have."""
+
+FORMAT_SETS = [(name, name, name) for name in UNIFORM] + MIXED + RICH
 
 EPILOGUES = [
     ("fp32", "fp32", "fp32", "fp32", None, False),
     ("fp32", "bf16", "fp32", "fp32", "bf16", True),
     ("fp32", "fp16", "bf16", None, "fp16", False),
     ("fp64", "fp64", "fp64", "fp32", None, True),
+    ("split32", "bf16", "fp32", None, None, False),
+    ("split24", "bf16", "stochastic_bf16", "fp32", None, True),
+    ("split32", "fp16", "fp64", "split24", "stochastic_bf16", False),
 ]
 """Formats of parameter, gradient, state, average and copy, and whether gradients are zeroed."""
 
@@ -72,14 +81,18 @@ def hyper_fields(variant: Variant) -> dict[str, float]:
         "buffer_coefficient": 0.9,
         "grad_coefficient": 1.1,
         "average_weight": 0.02,
+        "key_low": 0xBEEF,
+        "key_high": 0xDEAD,
     }
     return {field: known[field] for field in variant.hyper_fields}
 
 
 def hyper_rows(variant: Variant, step: int) -> list[list[float]]:
     """Two rows that differ from step to step: one with every term of every rule, one without those that can go."""
-    full = {field: value * (1 + step / 64) for field, value in hyper_fields(variant).items()}
-    bare = {field: value * 1.3 for field, value in full.items()}
+    fields = hyper_fields(variant)
+    keys = {field: fields[field] + step for field in Key._fields}
+    full = {field: value * (1 + step / 64) for field, value in fields.items()} | keys
+    bare = {field: value * 1.3 for field, value in full.items()} | keys
     without = {"grad_scale": 1.0, "weight_decay": 0.0, "decoupled_decay": 0.0, "grad_coefficient": 0.0}
     bare.update((field, value) for field, value in without.items() if field in bare)
     return [list(full.values()), list(bare.values())]

@@ -9,79 +9,138 @@ from typing import NamedTuple
 
 from gpuopt.kernels import epilogue, prologue
 from gpuopt.kernels.cuda_math import ARITHMETIC
+from gpuopt.kernels.random import CUDA_FORM as RANDOM
+from gpuopt.kernels.random import Key
 from gpuopt.kernels.signals import Signals
-from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, HYPER_ROW, NUMEL, POINTERS
+from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, HYPER_ROW, NUMEL, ORIGIN, PITCH, POINTERS, RUN
 from gpuopt.kernels.variant import Variant
 
 _ACCESS = """
 #ifndef __CUDA_ARCH__
 // GCC takes what it is told of an address on one branch to hold on the other too, so it is not told but asked.
-static inline void demand_alignment(const void* address) {
-    if (reinterpret_cast<size_t>(address) % 16) __builtin_trap();
+static inline void demand_alignment(const void* address, int bytes) {
+    if (reinterpret_cast<size_t>(address) % bytes) __builtin_trap();
 }
 #endif
 
-// 16 aligned bytes of global memory. In PTX, since compilers split such accesses or take them for generic ones.
-static __device__ inline void load_16_bytes(void* to, const void* from) {
+// As many bytes of global memory, 8 or 16, of an address that is a multiple of them. In PTX, since compilers split such
+// accesses or take them for generic ones.
+template <int BYTES>
+static __device__ inline void load_bytes(void* to, const void* from) {
 #ifdef __CUDA_ARCH__
     unsigned int* const word = static_cast<unsigned int*>(to);
-    asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3]) : "l"(from));
+    if constexpr (BYTES == 16)
+        asm volatile("ld.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(word[0]), "=r"(word[1]), "=r"(word[2]), "=r"(word[3]) : "l"(from));
+    else
+        asm volatile("ld.global.v2.b32 {%0, %1}, [%2];" : "=r"(word[0]), "=r"(word[1]) : "l"(from));
 #else
-    demand_alignment(from);
-    memcpy(to, from, 16);
+    demand_alignment(from, BYTES);
+    memcpy(to, from, BYTES);
 #endif
 }
 
-static __device__ inline void store_16_bytes(void* to, const void* from) {
+template <int BYTES>
+static __device__ inline void store_bytes(void* to, const void* from) {
 #ifdef __CUDA_ARCH__
     const unsigned int* const word = static_cast<const unsigned int*>(from);
-    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
-                 :: "l"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3]) : "memory");
+    if constexpr (BYTES == 16)
+        asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};"
+                     :: "l"(to), "r"(word[0]), "r"(word[1]), "r"(word[2]), "r"(word[3]) : "memory");
+    else
+        asm volatile("st.global.v2.b32 [%0], {%1, %2};" :: "l"(to), "r"(word[0]), "r"(word[1]) : "memory");
 #else
-    demand_alignment(to);
-    memcpy(to, from, 16);
+    demand_alignment(to, BYTES);
+    memcpy(to, from, BYTES);
 #endif
 }
 
-template <class F, class T, class S, int N>
-static __device__ inline void load_whole(T (&values)[N], const S* from, bool is_aligned = true) {
-    alignas(16) S stored[N];
-    if (is_aligned) {
-#pragma unroll
-        for (int k = 0; k < N; k += 16 / sizeof(S)) load_16_bytes(stored + k, from + k);
-    } else {
-#pragma unroll
-        for (int k = 0; k < N; ++k) stored[k] = from[k];
-    }
-#pragma unroll
-    for (int k = 0; k < N; ++k) widen(values[k], F::load(stored[k]));
-}
-
-template <class F, class T, class S, int N>
-static __device__ inline void store_whole(const T (&values)[N], S* to) {
-    alignas(16) S stored[N];
-#pragma unroll
-    for (int k = 0; k < N; ++k) stored[k] = F::store(values[k]);
-#pragma unroll
-    for (int k = 0; k < N; k += 16 / sizeof(S)) store_16_bytes(to + k, stored + k);
-}
+// N entries of a plane that follow each other.
+template <class S, int N>
+struct entries {
+    static constexpr int bytes = N * sizeof(S) < 16 ? N * sizeof(S) : 16;
+    alignas(16) S at[N];
+};
 
 template <int N, class S>
-static __device__ inline void zero_whole(S* to, bool is_aligned) {
-    alignas(16) const S stored[N] = {};
+static __device__ inline entries<S, N> load_plane(const S* from, bool is_aligned = true) {
+    entries<S, N> stored;
+    constexpr int bytes = entries<S, N>::bytes;
     if (is_aligned) {
 #pragma unroll
-        for (int k = 0; k < N; k += 16 / sizeof(S)) store_16_bytes(to + k, stored + k);
+        for (int k = 0; k < N; k += bytes / sizeof(S)) load_bytes<bytes>(stored.at + k, from + k);
     } else {
 #pragma unroll
-        for (int k = 0; k < N; ++k) to[k] = 0;
+        for (int k = 0; k < N; ++k) stored.at[k] = from[k];
+    }
+    return stored;
+}
+
+template <class S, int N>
+static __device__ inline void store_plane(S* to, const entries<S, N>& stored, bool is_aligned = true) {
+    constexpr int bytes = entries<S, N>::bytes;
+    if (is_aligned) {
+#pragma unroll
+        for (int k = 0; k < N; k += bytes / sizeof(S)) store_bytes<bytes>(to + k, stored.at + k);
+    } else {
+#pragma unroll
+        for (int k = 0; k < N; ++k) to[k] = stored.at[k];
+    }
+}
+
+template <class F, class T, int N, class... E>
+static __device__ inline void widen_whole(T (&values)[N], const E&... planes) {
+#pragma unroll
+    for (int k = 0; k < N; ++k) widen(values[k], F::load(planes.at[k]...));
+}
+
+template <class F, class T, int N, class... S>
+static __device__ inline void load_whole(T (&values)[N], const S*... planes) {
+    widen_whole<F>(values, load_plane<N>(planes)...);
+}
+
+// What formats that are not random are given of element k.
+static __device__ inline unsigned int no_bits(int k) { return 0; }
+
+template <class F, class T, int N, class R, class... S>
+static __device__ inline void store_whole(const T (&values)[N], const R& bits, S*... planes) {
+    const auto store = [&](entries<S, N>... stored) {
+#pragma unroll
+        for (int k = 0; k < N; ++k) F::store(values[k], bits(k), stored.at[k]...);
+        (store_plane(planes, stored), ...);
+    };
+    store(entries<S, N>()...);
+}
+
+struct whereabouts {
+    unsigned long long origin, run, pitch;
+};
+
+// Where N elements that follow each other in a tensor are in the whole model.
+template <int N>
+static __device__ inline void indices_in_model(
+    unsigned long long (&index)[N], unsigned long long element, const whereabouts& where) {
+    const unsigned long long origin = where.origin, run = where.run, pitch = where.pitch;
+    if (run == pitch) {
+#pragma unroll
+        for (int k = 0; k < N; ++k) index[k] = origin + element + k;
+    } else {
+        const unsigned long long runs = element / run;
+        unsigned long long place = origin + runs * (pitch - run) + element, left = (runs + 1) * run - element;
+#pragma unroll
+        for (int k = 0; k < N; ++k) {
+            index[k] = place++;
+            if (--left == 0) place += pitch - run, left = run;
+        }
     }
 }
 """
 
 _LOCALS = ("p", "g")
 """What the forms call the first two slots."""
+
+MOST_ELEMENTS = 8
+"""That a thread takes: of 16, as make 16 bytes of int8, values take too many registers."""
 
 
 def compute_type(variant: Variant) -> str:
@@ -90,19 +149,24 @@ def compute_type(variant: Variant) -> str:
 
 
 def narrowest(variant: Variant) -> int:
-    """Bytes of an element of the narrowest slot."""
-    return min(format.itemsize for format in variant.formats if format is not None)
+    """Bytes of an entry of the narrowest plane."""
+    return min(plane.storage.itemsize for _, plane in variant.planes.values())
 
 
 def elements_per_thread(variant: Variant) -> int:
-    """As many elements as make 16 bytes of the narrowest slot."""
-    return ALIGNMENT // narrowest(variant)
+    """As many elements as make 16 bytes of the narrowest plane, but of one of single bytes 8."""
+    return min(ALIGNMENT // narrowest(variant), MOST_ELEMENTS)
+
+
+def has_array_form(variant: Variant) -> bool:
+    """Whether :func:`array_body` is for a variant: it knows one plane of each slot, no indices, no gradient to zero."""
+    return not (variant.zero_grads or variant.is_random or len(variant.planes) > len(variant.present))
 
 
 def preamble(variant: Variant) -> str:
     """Definitions that both bodies need."""
     formats = {format.name: format.cuda_form for format in variant.formats if format is not None}
-    return ARITHMETIC + "".join(formats.values()) + _ACCESS
+    return ARITHMETIC + RANDOM + "".join(formats.values()) + _ACCESS
 
 
 def table_body(variant: Variant, tile: int) -> str:
@@ -120,7 +184,7 @@ def table_body(variant: Variant, tile: int) -> str:
         tile: Elements of a tile, a multiple of :func:`elements_per_thread`.
     """
     slots, count = _slots(variant), elements_per_thread(variant)
-    width = POINTERS + len(variant.slots)
+    width = POINTERS + variant.width
     lines = [
         f"typedef {compute_type(variant)} T;",
         f"const unsigned long long thread = i, lanes = {tile // count};",
@@ -144,9 +208,17 @@ def table_body(variant: Variant, tile: int) -> str:
         f"if ({found_inf}) widen(found_inf, *reinterpret_cast<const float*>({found_inf}));",
     ]
     lines += [
-        f"{slot.stored}* const {slot.name}_at = "
-        f"reinterpret_cast<{slot.stored}*>(rows[row + {POINTERS + slot.column}]) + start;"
+        f"{stored}* const {name} = reinterpret_cast<{stored}*>(rows[row + {POINTERS + column}]) + start;"
         for slot in slots
+        for name, (column, stored) in slot.planes.items()
+    ]
+    if variant.is_random:
+        columns = ", ".join(f"static_cast<unsigned long long>(rows[row + {column}])" for column in (ORIGIN, RUN, PITCH))
+        lines += [f"const whereabouts where = {{{columns}}};"]
+    lines += [
+        f"const unsigned int {slot.name}_key = slot_key({', '.join(Key._fields)}, {slot.number}u);"
+        for slot in slots
+        if slot.random
     ]
     lines += ["if (!(found_inf != T(0))) {"]
     taken = [slot for slot in slots if slot.name != epilogue.COPY]
@@ -155,14 +227,17 @@ def table_body(variant: Variant, tile: int) -> str:
 
     lines += ["const auto full = [&](bool is_aligned) {"]
     for slot in taken:
-        aligned = ", is_aligned" if slot.name == "g" else ""
-        lines += [f"T {slot.name}[{count}];", f"load_whole<{slot.form}>({slot.name}, {slot.name}_at{aligned});"]
+        load = f"load_whole<{slot.form}>({slot.name}, {slot.pointers})"
+        if slot.name == "g":
+            load = f"widen_whole<{slot.form}>(g, load_plane<{count}>(g_at, is_aligned))"
+        lines += [f"T {slot.name}[{count}];", f"{load};"]
     elements = ", ".join(f"{slot.name}[k]" for slot in taken)
     lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) step({elements});"]
+    lines += _random_bits(slots, count, "start")
     lines += [
-        f"zero_whole<{count}>(g_at, is_aligned);"
+        f"store_plane(g_at, entries<{slot.stored}, {count}>(), is_aligned);"
         if slot.name == "g"
-        else f"store_whole<{slot.form}>({slot.value}, {slot.name}_at);"
+        else f"store_whole<{slot.form}>({slot.value}, {slot.bits}, {slot.pointers});"
         for slot in slots
         if slot.written
     ]
@@ -173,10 +248,11 @@ def table_body(variant: Variant, tile: int) -> str:
 
     each = ["#pragma unroll 1", f"for (long long at = 0; at < {count} * step_by && at < left; at += step_by) {{"]
     lines += ["} else {", *each]
-    lines += [f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.name}_at[at]));" for slot in taken]
+    lines += [f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.at('at')}));" for slot in taken]
     lines += [f"step({', '.join(slot.name for slot in taken)});"]
+    lines += _random_bits(slots, 1, "start + at")
     lines += [
-        f"{slot.name}_at[at] = {'0' if slot.name == 'g' else f'{slot.form}::store({slot.value})'};"
+        "g_at[at] = 0;" if slot.name == "g" else f"{slot.form}::store({slot.value}, {slot.bits}(0), {slot.at('at')});"
         for slot in slots
         if slot.written
     ]
@@ -191,7 +267,7 @@ def array_body(variant: Variant) -> str:
     """Statements for one element of single arrays.
 
     Expects each slot's stored element as ``<name>_stored`` and each hyper field by name, as float32 or the compute
-    type. It cannot write gradients.
+    type. Only for variants that :func:`has_array_form`.
     """
     slots = _slots(variant)
     lines = [f"typedef {compute_type(variant)} T;"]
@@ -206,7 +282,9 @@ def array_body(variant: Variant) -> str:
     lines += [f"const auto step = [&]({scalars}) {{", _arithmetic(variant), "};"]
     lines += [f"step({', '.join(variant.hyper_fields)});"]
     lines += [
-        f"{slot.name}_stored = {slot.form}::store({slot.value});" for slot in slots if slot.written and slot.name != "g"
+        f"{slot.form}::store({slot.value}, 0, {slot.name}_stored);"
+        for slot in slots
+        if slot.written and slot.name != "g"
     ]
     return "\n".join(lines)
 
@@ -220,35 +298,73 @@ class _Slot(NamedTuple):
     """A slot that is present.
 
     Attributes:
+        number: Of the slot in the variant.
         name: What the forms call it.
-        column: Of its address, after those of a row that are not addresses.
-        stored: C++ type of a stored element.
+        planes: By the name of the pointer to each of its planes, the column of its address, after those of a row that
+            are not addresses, and the C++ type of an entry.
         form: The C++ struct of its format.
         value: The local that is stored in it.
         written: Whether anything is.
+        random: Whether that depends on random bits.
     """
 
+    number: int
     name: str
-    column: int
-    stored: str
+    planes: dict[str, tuple[int, str]]
     form: str
     value: str
     written: bool
+    random: bool
+
+    @property
+    def stored(self) -> str:
+        """C++ type of an entry of the first plane."""
+        return self.planes[f"{self.name}_at"][1]
+
+    @property
+    def pointers(self) -> str:
+        """Those to all planes."""
+        return ", ".join(self.planes)
+
+    @property
+    def bits(self) -> str:
+        """The function that gives the random bits of an element, see :func:`_random_bits`."""
+        return f"{self.name}_bits" if self.random else "no_bits"
+
+    def at(self, index: str) -> str:
+        """The entries of an element, by its index from the pointers on."""
+        return ", ".join(f"{pointer}[{index}]" for pointer in self.planes)
 
 
 def _slots(variant: Variant) -> list[_Slot]:
     names = dict(zip(variant.slots, (*_LOCALS, *variant.slots[2:]), strict=True))
     return [
         _Slot(
+            index,
             names[slot],
-            column,
-            format.cuda_type,
+            {
+                f"{names[slot]}_at{number or ''}": (column, plane.cuda_type)
+                for number, (column, plane) in enumerate(zip(columns, format.planes, strict=True))
+            },
             format.name,
             "p" if slot == epilogue.COPY else names[slot],
             slot in variant.written,
+            format.is_random,
         )
-        for column, (slot, format) in enumerate(zip(variant.slots, variant.formats, strict=True))
+        for index, (slot, format, columns) in enumerate(
+            zip(variant.slots, variant.formats, variant.columns, strict=True)
+        )
         if format is not None
+    ]
+
+
+def _random_bits(slots: list[_Slot], count: int, element: str) -> list[str]:
+    """Definitions of what gives the random bits of element ``k`` of ``count`` from ``element`` on, for each slot."""
+    random = [slot for slot in slots if slot.random]
+    if not random:
+        return []
+    return [f"unsigned long long index[{count}]; indices_in_model(index, {element}, where);"] + [
+        f"const auto {slot.bits} = [&](int k) {{ return random_bits(index[k], {slot.name}_key); }};" for slot in random
     ]
 
 

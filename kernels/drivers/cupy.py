@@ -1,7 +1,8 @@
 """Runs the CUDA C++ form as CuPy ``ElementwiseKernel`` objects, without contraction of products into sums.
 
 A table takes one launch in which each thread moves 16 bytes of every slot. A single small or misaligned array
-takes the plain form, one element a thread, which needs no table on the device.
+takes the plain form, one element a thread, which needs no table on the device; of formats of one plane that are not
+random.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from gpuopt.kernels.drivers import cuda_source
 from gpuopt.kernels.drivers.cupy_staging import Staging
 from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
-from gpuopt.kernels.formats import Format
+from gpuopt.kernels.formats import Plane
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import ALIGNMENT, HYPER_ROW, NUMEL, POINTERS, Table
@@ -100,8 +101,8 @@ def run(table: Table, hyper: Array | Schedule, stream: int = 0, signals: Signals
 
 
 def takes_plain_form(table: Table) -> bool:
-    """Whether ``table`` is one array that is small or misaligned, whose gradient is only read."""
-    if len(table.rows) != 1 or table.variant.zero_grads:
+    """Whether ``table`` is one array that is small or misaligned, of a variant that the plain form is for."""
+    if len(table.rows) != 1 or not cuda_source.has_array_form(table.variant):
         return False
     row = table.rows[0]
     is_small = row[NUMEL] <= PLAIN_NUMEL[cuda_source.narrowest(table.variant)]
@@ -118,9 +119,7 @@ def run_plain(table: Table, hyper: Array) -> None:
     """One launch over the first array of ``table``, on the current device and stream."""
     variant, row = table.variant, table.rows[0]
     p, g, *state = (
-        _array(int(address), int(row[NUMEL]), format)
-        for address, format in zip(row[POINTERS:], variant.formats, strict=True)
-        if format is not None
+        _array(int(row[POINTERS + column]), int(row[NUMEL]), plane) for column, plane in variant.planes.values()
     )
     array_kernel(variant)(g, *hyper[row[HYPER_ROW]], p, *state)
 
@@ -140,9 +139,9 @@ def table_kernel(variant: Variant, tile: int) -> cupy.ElementwiseKernel:
 
 @cache
 def array_kernel(variant: Variant) -> cupy.ElementwiseKernel:
-    """The plain kernel: gradient and hyper fields in, parameter and state in place."""
+    """The plain kernel: gradient and hyper fields in, the one plane of parameter and state in place."""
     names = cuda_source.slot_names(variant)
-    dtypes = [format.storage.name for format in variant.formats if format is not None]
+    dtypes = [plane.storage.name for _, plane in variant.planes.values()]
     p, g, *state = (f"{dtype} {name}_stored" for dtype, name in zip(dtypes, names, strict=True))
     scalars = (f"{variant.compute.name} {field}" for field in variant.hyper_fields)
     return cupy.ElementwiseKernel(
@@ -183,7 +182,7 @@ class _Handle:
         return 0, self._handle
 
 
-def _array(address: int, numel: int, format: Format) -> cupy.ndarray:
-    """The ``numel`` elements from ``address`` on, as an array that does not own them."""
-    memory = cupy.cuda.UnownedMemory(address, numel * format.itemsize, None)
-    return cupy.ndarray((numel,), format.storage, cupy.cuda.MemoryPointer(memory, 0))
+def _array(address: int, numel: int, plane: Plane) -> cupy.ndarray:
+    """The ``numel`` entries from ``address`` on, as an array that does not own them."""
+    memory = cupy.cuda.UnownedMemory(address, numel * plane.storage.itemsize, None)
+    return cupy.ndarray((numel,), plane.storage, cupy.cuda.MemoryPointer(memory, 0))

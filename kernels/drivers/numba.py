@@ -32,10 +32,11 @@ from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.fork import is_forked
 from gpuopt.kernels.formats import Format
 from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.random import mix, random_bits, slot_key
 from gpuopt.kernels.rules.rule import MOST_SLOTS
 from gpuopt.kernels.select import select
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import FIRST_TILE, HYPER_ROW, NUMEL, PART, POINTERS, Table
+from gpuopt.kernels.table import FIRST_TILE, HYPER_ROW, NUMEL, ORIGIN, PART, PITCH, POINTERS, RUN, Table
 from gpuopt.kernels.variant import Variant
 from gpuopt.kernels.warn import warn
 
@@ -165,7 +166,7 @@ def compile_cached(function: Callable[..., Any], made_for: str, **options: Any) 
 
 def _sum_squares(grad: Format) -> Callable[..., None]:
     """The loop over tiles; what varies is a free variable as in :func:`_step`."""
-    g_type = grad.storage.type
+    g_type = grad.planes[0].storage.type
     g_load = register_jitable(grad.compiled_load)
     fingerprint = source_fingerprint()
 
@@ -177,7 +178,7 @@ def _sum_squares(grad: Format) -> Callable[..., None]:
             row = rows[tile_tensor[index]]
             start = (index - row[FIRST_TILE]) * tile
             size = min(tile, row[NUMEL] - start)
-            g_at = _slot(row, 1, start, g_type)
+            g_at = pointer_to(row[POINTERS + 1], start, g_type)
             weight = np.float64(row[PART] == part)
             # Eight sums that do not wait for each other, which SIMD adds in this order everywhere.
             a, b, c, d, e, f, g, h = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
@@ -210,9 +211,13 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     Everything that varies is a free variable that pickles by name, because Numba finds a cached binary by them:
     a compiled function among them would differ in each process, and a global one would go unnoticed.
     """
-    count = len(variant.slots)
-    formats = (*variant.formats[:-2], *(None,) * (2 + MOST_SLOTS + 2 - count), *variant.formats[-2:])
-    p_type, g_type, a_type, b_type, c_type, e_type, k_type = [format and format.storage.type for format in formats]
+    absent = (None,) * (MOST_SLOTS - len(variant.rule.slots))
+    formats = (*variant.formats[:-2], *absent, *variant.formats[-2:])
+    columns = (*variant.columns[:-2], *absent, *variant.columns[-2:])
+    p_columns, g_columns, a_columns, b_columns, c_columns, e_columns, k_columns = columns
+    p_types, g_types, a_types, b_types, c_types, e_types, k_types = [
+        format and tuple([plane.storage.type for plane in format.planes]) for format in formats
+    ]
     p_load, g_load, a_load, b_load, c_load, e_load, _ = [
         format and register_jitable(format.compiled_load) for format in formats
     ]
@@ -220,19 +225,27 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
         format and register_jitable(format.compiled_store) for format in formats
     ]
     (
-        (a_slot, a_get, a_set),
-        (b_slot, b_get, b_set),
-        (c_slot, c_get, c_set),
-        (e_slot, e_get, e_set),
-        (k_slot, _, k_set),
-    ) = [(_slot, _get, _set) if format else (_nothing, _nothing, _nothing) for format in formats[2:]]
-    g_set = _set if variant.zero_grads else _nothing
-    e_column, k_column = count - 2, count - 1
+        (p_planes, p_get, p_set),
+        (g_planes, g_get, g_set),
+        (a_planes, a_get, a_set),
+        (b_planes, b_get, b_set),
+        (c_planes, c_get, c_set),
+        (e_planes, e_get, e_set),
+        (k_planes, _, k_set),
+    ) = [_ACCESSES[len(format.planes) if format else 0] for format in formats]
+    g_set = g_set if variant.zero_grads else _nothing
+    p_bits, a_bits, b_bits, c_bits, e_bits, k_bits = [
+        random_bits if format and format.is_random else _no_bits for format in (formats[0], *formats[2:])
+    ]
+    # The indices of these slots, by which their random bits differ.
+    p_slot, a_slot, b_slot, c_slot, e_slot, k_slot = 0, 2, 3, 4, len(variant.slots) - 2, len(variant.slots) - 1
+    next_run = _next_run if variant.is_random else _all_that_is_left
     prologue_form = _leave if neutral else register_jitable(prologue.numpy_form)
     rule = register_jitable(variant.rule.numpy_form)
     epilogue_form = register_jitable(epilogue.numpy_form) if formats[-2] else _nothing_to_average
     call = _CALLS[len(variant.rule.slots)]
     before, fields, after = len(Prologue._fields), len(variant.rule.hyper_fields), len(Epilogue._fields)
+    key_at = before + fields + after
     compute = variant.compute.type
     zero = compute(0)
     fingerprint = source_fingerprint() + form_fingerprint(variant.rule.numpy_form)
@@ -246,33 +259,75 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
             scalars = hyper[row[HYPER_ROW]]
             prologue_hyper = to_fixed_tuple(scalars[:before], before)
             rule_hyper = to_fixed_tuple(scalars[before : before + fields], fields)
-            epilogue_hyper = to_fixed_tuple(scalars[before + fields :], after)
-            p_at = _slot(row, 0, start, p_type)
-            g_at = _slot(row, 1, start, g_type)
-            a_at = a_slot(row, 2, start, a_type)
-            b_at = b_slot(row, 3, start, b_type)
-            c_at = c_slot(row, 4, start, c_type)
-            e_at = e_slot(row, e_column, start, e_type)
-            k_at = k_slot(row, k_column, start, k_type)
-            for i in range(size):
-                p = _get(p_at, i, p_load, compute)
-                g = _get(g_at, i, g_load, compute)
-                a = a_get(a_at, i, a_load, compute)
-                b = b_get(b_at, i, b_load, compute)
-                c = c_get(c_at, i, c_load, compute)
-                e = e_get(e_at, i, e_load, compute)
-                p, g = prologue_form(p, g, prologue_hyper)
-                p, a, b, c = call(rule, p, g, rule_hyper, a, b, c)
-                e = epilogue_form(p, e, epilogue_hyper)
-                _set(p_at, i, p_store, p)
-                g_set(g_at, i, g_store, zero)
-                a_set(a_at, i, a_store, a)
-                b_set(b_at, i, b_store, b)
-                c_set(c_at, i, c_store, c)
-                e_set(e_at, i, e_store, e)
-                k_set(k_at, i, k_store, p)
+            epilogue_hyper = to_fixed_tuple(scalars[before + fields : key_at], after)
+            key_low, key_high = np.uint32(scalars[key_at]), np.uint32(scalars[key_at + 1])
+            p_at = p_planes(row, p_columns, start, p_types)
+            g_at = g_planes(row, g_columns, start, g_types)
+            a_at = a_planes(row, a_columns, start, a_types)
+            b_at = b_planes(row, b_columns, start, b_types)
+            c_at = c_planes(row, c_columns, start, c_types)
+            e_at = e_planes(row, e_columns, start, e_types)
+            k_at = k_planes(row, k_columns, start, k_types)
+            p_key = slot_key(key_low, key_high, p_slot)
+            a_key = slot_key(key_low, key_high, a_slot)
+            b_key = slot_key(key_low, key_high, b_slot)
+            c_key = slot_key(key_low, key_high, c_slot)
+            e_key = slot_key(key_low, key_high, e_slot)
+            k_key = slot_key(key_low, key_high, k_slot)
+            begin = np.int64(0)
+            while begin < size:
+                run, first_low, high = next_run(row, start + begin, size - begin)
+                for i in range(begin, begin + run):
+                    low = np.uint32(first_low + np.uint32(i - begin))
+                    p = p_get(p_at, i, p_load, compute)
+                    g = g_get(g_at, i, g_load, compute)
+                    a = a_get(a_at, i, a_load, compute)
+                    b = b_get(b_at, i, b_load, compute)
+                    c = c_get(c_at, i, c_load, compute)
+                    e = e_get(e_at, i, e_load, compute)
+                    p, g = prologue_form(p, g, prologue_hyper)
+                    p, a, b, c = call(rule, p, g, rule_hyper, a, b, c)
+                    e = epilogue_form(p, e, epilogue_hyper)
+                    p_set(p_at, i, p_store, p, p_bits(low, high, p_key))
+                    g_set(g_at, i, g_store, zero, np.uint32(0))
+                    a_set(a_at, i, a_store, a, a_bits(low, high, a_key))
+                    b_set(b_at, i, b_store, b, b_bits(low, high, b_key))
+                    c_set(c_at, i, c_store, c, c_bits(low, high, c_key))
+                    e_set(e_at, i, e_store, e, e_bits(low, high, e_key))
+                    k_set(k_at, i, k_store, p, k_bits(low, high, k_key))
+                begin += run
 
     return step
+
+
+register_jitable(mix)
+register_jitable(slot_key)
+register_jitable(random_bits)
+
+
+@register_jitable
+def _next_run(row, at, left):
+    """How many of the ``left`` elements from ``at`` on follow each other in the whole model; the first one's index.
+
+    No further than the upper half of an index stays the same, so that what goes by element is of 32 bits.
+    """
+    index = row[ORIGIN] + at // row[RUN] * row[PITCH] + at % row[RUN]
+    if row[RUN] != row[PITCH]:
+        left = min(left, row[RUN] - at % row[RUN])
+    low = index & 0xFFFFFFFF
+    return min(left, 0x100000000 - low), np.uint32(low), np.uint32(index >> 32)
+
+
+@register_jitable
+def _all_that_is_left(row, at, left):
+    """In place of the above where nothing is random."""
+    return left, np.uint32(0), np.uint32(0)
+
+
+@register_jitable
+def _no_bits(low, high, key):
+    """In place of random bits where there are none."""
+    return np.uint32(0)
 
 
 @intrinsic
@@ -287,23 +342,46 @@ def pointer_to(typing_context, address, start, dtype):
 
 
 @register_jitable
-def _slot(row, slot, start, dtype):
-    return pointer_to(row[POINTERS + slot], start, dtype)
+def _plane(row, columns, start, dtypes):
+    """The planes of a slot from element ``start`` on."""
+    return (pointer_to(row[POINTERS + columns[0]], start, dtypes[0]),)
 
 
 @register_jitable
-def _get(slot, i, load, compute):
-    return compute(load(slot[i]))
+def _planes(row, columns, start, dtypes):
+    first = pointer_to(row[POINTERS + columns[0]], start, dtypes[0])
+    return first, pointer_to(row[POINTERS + columns[1]], start, dtypes[1])
 
 
 @register_jitable
-def _set(slot, i, store, value):
-    slot[i] = store(value)
+def _get(planes, i, load, compute):
+    """The value of one element."""
+    return compute(load(planes[0][i]))
 
 
 @register_jitable
-def _nothing(slot, i, function, value):
-    """In place of the three above for a slot that is absent."""
+def _get_of_two(planes, i, load, compute):
+    return compute(load(planes[0][i], planes[1][i]))
+
+
+@register_jitable
+def _set(planes, i, store, value, bits):
+    """Stores the value of one element."""
+    (planes[0][i],) = store(value, bits)
+
+
+@register_jitable
+def _set_of_two(planes, i, store, value, bits):
+    planes[0][i], planes[1][i] = store(value, bits)
+
+
+@register_jitable
+def _nothing(*_):
+    """In place of all of these for a slot that is absent."""
+
+
+_ACCESSES = [(_nothing, _nothing, _nothing), (_plane, _get, _set), (_planes, _get_of_two, _set_of_two)]
+"""By number of planes."""
 
 
 @register_jitable

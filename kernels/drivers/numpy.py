@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 
 from gpuopt.kernels import epilogue, prologue
-from gpuopt.kernels.formats import Format
+from gpuopt.kernels.epilogue import Epilogue
+from gpuopt.kernels.formats import Plane
 from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.random import random_bits, slot_key
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import HYPER_ROW, NUMEL, PART, POINTERS, Table
+from gpuopt.kernels.table import HYPER_ROW, NUMEL, ORIGIN, PART, PITCH, POINTERS, RUN, Table
 from gpuopt.kernels.variant import Variant
 
 TILE = 3 << 14
@@ -19,33 +21,33 @@ TILE = 3 << 14
 DEVICE = "cpu"
 SCHEDULES = False
 
+Array = np.ndarray[Any, Any]
+
+_Planes = tuple[Array, ...]
+"""Those of a slot; empty where it is absent."""
+
 
 def unavailable() -> str | None:
     """None: NumPy is always there."""
     return None
 
 
-def place(
-    table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS
-) -> tuple[np.ndarray[Any, Any], Signals]:
+def place(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> tuple[Array, Signals]:
     """Hyper and signals as they are: in host memory they can be read."""
     return hyper, signals
 
 
-def prepare(table: Table, hyper: np.ndarray[Any, Any], threads: int | None = None) -> None:
+def prepare(table: Table, hyper: Array, threads: int | None = None) -> None:
     """Nothing is compiled."""
 
 
-def sum_squares(
-    table: Table, placed: Any, part: int = 0, stream: int = 0, threads: int | None = None
-) -> np.ndarray[Any, Any]:
+def sum_squares(table: Table, placed: Any, part: int = 0, stream: int = 0, threads: int | None = None) -> Array:
     """One sum per block of each tensor."""
     grad = table.variant.formats[1]
     assert grad is not None
     sums = []
     with np.errstate(all="ignore"):
-        for row, (_, stored, *_) in zip(table.rows, _slots(table), strict=True):
-            assert stored is not None
+        for row, (_, (stored,), *_) in zip(table.rows, _slots(table), strict=True):
             weight = np.float64(row[PART] == part)
             for start in range(0, stored.size, table.tile):
                 wide = np.multiply(grad.load(stored[start : start + table.tile]), weight, dtype=np.float64)
@@ -53,14 +55,12 @@ def sum_squares(
     return np.array(sums, dtype=np.float64)
 
 
-def run(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
+def run(table: Table, hyper: Array, stream: int = 0, signals: Signals = NO_SIGNALS) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     step(table, place(table, hyper, stream, signals), stream)
 
 
-def step(
-    table: Table, placed: tuple[np.ndarray[Any, Any], Signals], stream: int = 0, threads: int | None = None
-) -> None:
+def step(table: Table, placed: tuple[Array, Signals], stream: int = 0, threads: int | None = None) -> None:
     """One step over ``table``, see :class:`~gpuopt.kernels.drivers.driver.Driver`."""
     hyper, signals = placed
     if signals.skip():
@@ -70,31 +70,36 @@ def step(
     hyper = signals.scaled(hyper)
     with np.errstate(all="ignore"):
         for row, slots in zip(table.rows, _slots(table), strict=True):
-            scalars = tuple(hyper[row[HYPER_ROW]])
+            scalars = hyper[row[HYPER_ROW]]
             for start in range(0, int(row[NUMEL]), table.tile):
-                block = slice(start, start + table.tile)
-                blocks = [None if slot is None else slot[block] for slot in slots]
-                _step(variant, blocks, scalars)
+                blocks = [tuple([plane[start : start + table.tile] for plane in planes]) for planes in slots]
+                random = _random(variant, row, start, blocks[0][0].size, scalars)
+                _step(variant, blocks, tuple(scalars), random)
 
 
 def zero_grads(table: Table) -> None:
     """What a step that is skipped still does, if its variant zeroes gradients."""
     if table.variant.zero_grads:
-        for _, grad, *_ in _slots(table):
-            assert grad is not None
+        for _, (grad,), *_ in _slots(table):
             grad[:] = 0
 
 
-def _slots(table: Table) -> list[list[np.ndarray[Any, Any] | None]]:
+def _slots(table: Table) -> list[list[_Planes]]:
     """Each tensor's slots as arrays, made when an address has changed."""
     version: int | None
-    slots: list[list[np.ndarray[Any, Any] | None]]
+    slots: list[list[_Planes]]
     version, slots = table.kept.get(__name__, (None, []))
     if version != table.version:
+        layout = list(zip(table.variant.formats, table.variant.columns, strict=True))
         slots = [
             [
-                None if format is None else _memory(int(address), int(row[NUMEL]), format)
-                for address, format in zip(row[POINTERS:], table.variant.formats, strict=True)
+                ()
+                if format is None
+                else tuple(
+                    _memory(int(row[POINTERS + column]), int(row[NUMEL]), plane)
+                    for plane, column in zip(format.planes, columns, strict=True)
+                )
+                for format, columns in layout
             ]
             for row in table.rows
         ]
@@ -105,37 +110,50 @@ def _slots(table: Table) -> list[list[np.ndarray[Any, Any] | None]]:
 class _Interface:
     """What NumPy asks of an object to see its memory as an array."""
 
-    def __init__(self, address: int, numel: int, format: Format) -> None:
+    def __init__(self, address: int, numel: int, plane: Plane) -> None:
         self.__array_interface__ = {
             "version": 3,
             "shape": (numel,),
-            "typestr": format.storage.str,
+            "typestr": plane.storage.str,
             "data": (address, False),
         }
 
 
-def _memory(address: int, numel: int, format: Format) -> np.ndarray[Any, Any]:
-    """The ``numel`` elements from ``address`` on, as an array that does not own them."""
-    return np.asarray(_Interface(address, numel, format))
+def _memory(address: int, numel: int, plane: Plane) -> Array:
+    """The ``numel`` entries from ``address`` on, as an array that does not own them."""
+    return np.asarray(_Interface(address, numel, plane))
 
 
-def _step(
-    variant: Variant,
-    stored: list[np.ndarray[Any, Any] | None],
-    scalars: tuple[Any, ...],
-) -> None:
+def _random(variant: Variant, row: Array, start: int, size: int, scalars: Array) -> list[Array | None]:
+    """For each slot the random bits of the elements of one block; None where its format asks for none."""
+    if not variant.is_random:
+        return [None] * len(variant.formats)
+    local = np.arange(start, start + size)
+    index = row[ORIGIN] + local // row[RUN] * row[PITCH] + local % row[RUN]
+    low, high = index.astype(np.uint32), (index >> 32).astype(np.uint32)
+    key = scalars[-2:].astype(np.uint32)
+    return [
+        random_bits(low, high, slot_key(key[:1], key[1:], slot)) if format is not None and format.is_random else None
+        for slot, format in enumerate(variant.formats)
+    ]
+
+
+def _step(variant: Variant, stored: list[_Planes], scalars: tuple[Any, ...], random: list[Array | None]) -> None:
     """One step over one block of every slot."""
     before = len(Prologue._fields)
     after = before + len(variant.rule.hyper_fields)
     p, g, *state, average, _ = (
-        None if block is None or format is None else format.load(block).astype(variant.compute, copy=False)
-        for block, format in zip(stored, variant.formats, strict=True)
+        None if format is None else format.load(*planes).astype(variant.compute, copy=False)
+        for planes, format in zip(stored, variant.formats, strict=True)
     )
     p, g = prologue.numpy_form(p, g, scalars[:before])
     p, *state = variant.rule.numpy_form(p, g, scalars[before:after], *state)
-    average = epilogue.numpy_form(p, average, scalars[after:])
-    for block, format, value in zip(stored, variant.formats, (p, None, *state, average, p), strict=True):
-        if block is not None and format is not None and value is not None and value is not block:
-            block[:] = format.store(value)
-    if variant.zero_grads and stored[1] is not None:
-        stored[1][:] = 0
+    average = epilogue.numpy_form(p, average, scalars[after : after + len(Epilogue._fields)])
+    values = p, None, *state, average, p
+    for planes, format, value, bits in zip(stored, variant.formats, values, random, strict=True):
+        if format is not None and value is not None:
+            for plane, entries in zip(planes, format.store(value, bits), strict=True):
+                if entries is not plane:
+                    plane[:] = entries
+    if variant.zero_grads:
+        stored[1][0][:] = 0

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import Any, Self
 
 import numpy as np
@@ -23,11 +25,23 @@ from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
 from gpuopt.kernels.drivers.triton_launch import INTERPRETED, Launcher
 from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.prologue import Prologue
+from gpuopt.kernels.random import Key
 from gpuopt.kernels.rules.rule import MOST_SLOTS
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
-from gpuopt.kernels.table import ALIGNMENT, FAST_NUMEL, FIRST_TILE, HYPER_ROW, NUMEL, POINTERS, Table
-from gpuopt.kernels.triton_math import div_rn, power_rn, sqrt_rn
+from gpuopt.kernels.table import (
+    ALIGNMENT,
+    FAST_NUMEL,
+    FIRST_TILE,
+    HYPER_ROW,
+    NUMEL,
+    ORIGIN,
+    PITCH,
+    POINTERS,
+    RUN,
+    Table,
+)
+from gpuopt.kernels.triton_math import div_rn, power_rn, random_bits, slot_key, sqrt_rn
 from gpuopt.kernels.variant import Variant
 
 TILE = 1024
@@ -47,9 +61,13 @@ _NUMEL = tl.constexpr(NUMEL)
 _FAST_NUMEL = tl.constexpr(FAST_NUMEL)
 _FIRST_TILE = tl.constexpr(FIRST_TILE)
 _HYPER_ROW = tl.constexpr(HYPER_ROW)
+_ORIGIN = tl.constexpr(ORIGIN)
+_RUN = tl.constexpr(RUN)
+_PITCH = tl.constexpr(PITCH)
 _POINTERS = tl.constexpr(POINTERS)
 _PROLOGUE_FIELDS = tl.constexpr(len(Prologue._fields))
 _EPILOGUE_FIELDS = tl.constexpr(len(Epilogue._fields))
+_KEY_FIELDS = tl.constexpr(len(Key._fields))
 LOSS_SCALE, CLIP_FACTOR, FOUND_INF = map(tl.constexpr, range(len(Signals._fields)))
 
 Array = np.ndarray[Any, Any]
@@ -119,35 +137,102 @@ def launcher(variant: Variant, tile: int) -> Launcher:
     return Launcher(step_kernel, constants(variant, tile), OPTIONS)
 
 
+@dataclass(frozen=True)
+class Slot:
+    """How :func:`step_kernel` reaches and stores a slot.
+
+    Attributes:
+        columns: Where the addresses of its planes are among those of a row.
+        dtypes: Triton's of the planes.
+        load: The format's, compiled.
+        store: Likewise.
+        salt: The slot's index in the variant, which tells its random bits from those of others; None where the format
+            is not random.
+    """
+
+    columns: tuple[int, ...]
+    dtypes: tuple[Any, ...]
+    load: Any
+    store: Any
+    salt: int | None
+
+
+@dataclass(frozen=True)
+class Forms:
+    """A variant as :func:`step_kernel` is compiled for it.
+
+    No tuple, since Triton 3.6 would make one of its own of it, which can hold no None.
+
+    Attributes:
+        prologue: The form, compiled, as are the two that follow.
+        rule: The rule's.
+        epilogue: The epilogue's.
+        slots: Parameter, gradient, ``MOST_SLOTS`` of state, average and copy; None where absent.
+        state: Number of the rule's state slots, present or not.
+        fields: Number of the rule's hyper fields.
+        width: Number of addresses in a row.
+        compute: Triton's dtype of the arithmetic.
+        is_random: Whether any slot is stored by random bits.
+        zero_grads: Whether gradients are zeroed.
+    """
+
+    prologue: Any
+    rule: Any
+    epilogue: Any
+    slots: tuple[Slot | None, ...]
+    state: int
+    fields: int
+    width: int
+    compute: Any
+    is_random: bool
+    zero_grads: bool
+
+    def fingerprint(self) -> str:
+        """Changes when any function does, of which Triton's cache on disk would know the names alone."""
+        slots = (slot for slot in self.slots if slot is not None)
+        functions = (
+            self.prologue,
+            self.rule,
+            self.epilogue,
+            *(each for slot in slots for each in (slot.load, slot.store)),
+        )
+        return "" if INTERPRETED.value else sha256("".join(each.cache_key for each in functions).encode()).hexdigest()
+
+
 @cache
 def constants(variant: Variant, tile: int = TILE) -> dict[str, Any]:
     """The compile-time arguments of :func:`step_kernel` for one variant."""
-    dtypes = [None if format is None else getattr(tl, format.dtype) for format in variant.formats]
-    *state, average, copy = dtypes[2:]
-    p, g, a, b, c = (*dtypes[:2], *state, *(None,) * MOST_SLOTS)[: 2 + MOST_SLOTS]
-    return {
-        "PROLOGUE": jit(prologue.triton_form),
-        "RULE": jit(variant.rule.triton_form),
-        "EPILOGUE": jit(epilogue.triton_form),
-        "P": p,
-        "G": g,
-        "A": a,
-        "B": b,
-        "C": c,
-        "AVERAGE": average,
-        "COPY": copy,
-        "ZERO_GRADS": variant.zero_grads,
-        "COMPUTE": getattr(tl, variant.compute.name),
-        "SLOTS": len(variant.rule.slots),
-        "FIELDS": len(variant.rule.hyper_fields),
-        "TILE": tile,
-    }
+    p, g, *state, average, copy = (
+        None
+        if format is None
+        else Slot(
+            columns,
+            tuple(getattr(tl, plane.dtype) for plane in format.planes),
+            jit(format.triton_load),
+            jit(format.triton_store),
+            index if format.is_random else None,
+        )
+        for index, (format, columns) in enumerate(zip(variant.formats, variant.columns, strict=True))
+    )
+    forms = Forms(
+        jit(prologue.triton_form),
+        jit(variant.rule.triton_form),
+        jit(epilogue.triton_form),
+        (p, g, *state, *(None,) * (MOST_SLOTS - len(state)), average, copy),
+        len(state),
+        len(variant.rule.hyper_fields),
+        variant.width,
+        getattr(tl, variant.compute.name),
+        variant.is_random,
+        variant.zero_grads,
+    )
+    return {"FORMS": forms, "FINGERPRINT": forms.fingerprint(), "TILE": tile}
 
 
 @cache
 def jit(form: Callable[..., Any]) -> Any:
     """A form as a Triton function. Its module gets Triton's names here, so that it imports without Triton."""
-    form.__globals__.update(tl=tl, div_rn=div_rn, power_rn=power_rn, sqrt_rn=sqrt_rn)
+    form.__globals__.update(tl=tl, INTERPRETED=INTERPRETED, div_rn=div_rn, power_rn=power_rn, sqrt_rn=sqrt_rn)
     return triton.jit(form)
 
 
@@ -228,6 +313,8 @@ def _overwrite(buffer: Any, array: np.ndarray[Any, Any]) -> None:
 # Pointers come from integers, so alignment must be said where the pointer is used: hints on a callee's arguments
 # are lost. An absent slot is None throughout, and what is never reached for it is not compiled.
 
+_P, _G, _A, _B, _C, _AVERAGE, _COPY = map(tl.constexpr, range(4 + MOST_SLOTS))
+
 
 @triton.jit(do_not_specialize_on_alignment=["rows", "tile_tensor", "hyper", "signals"])
 def step_kernel(
@@ -235,63 +322,48 @@ def step_kernel(
     tile_tensor,
     hyper,
     signals,
-    PROLOGUE: tl.constexpr,
-    RULE: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-    P: tl.constexpr,
-    G: tl.constexpr,
-    A: tl.constexpr,
-    B: tl.constexpr,
-    C: tl.constexpr,
-    AVERAGE: tl.constexpr,
-    COPY: tl.constexpr,
-    ZERO_GRADS: tl.constexpr,
-    COMPUTE: tl.constexpr,
-    SLOTS: tl.constexpr,
-    FIELDS: tl.constexpr,
+    FORMS: tl.constexpr,
+    FINGERPRINT: tl.constexpr,
     TILE: tl.constexpr,
 ):
     """One step of one tile.
 
-    ``rows`` int64 (tensors, _POINTERS + 4 + SLOTS), ``tile_tensor`` int32 (tiles,) and ``hyper`` COMPUTE (rows,
-    prologue, rule and epilogue fields) as in :class:`~gpuopt.kernels.table.Table`, ``signals`` int64 as in
-    :class:`~gpuopt.kernels.signals.Signals`. P, G, A to C, AVERAGE and COPY are the dtypes of parameter, gradient,
-    state and epilogue slots, None where absent; SLOTS counts the state slots of the rule.
+    ``rows`` int64 (tensors, _POINTERS + FORMS.width), ``tile_tensor`` int32 (tiles,) and ``hyper`` of the compute dtype
+    (rows, fields) as in :class:`~gpuopt.kernels.table.Table`, ``signals`` int64 as in
+    :class:`~gpuopt.kernels.signals.Signals`. FINGERPRINT is of FORMS.
     """
     found_inf = signal(signals, FOUND_INF, tl.float32, 0.0)
     if found_inf == 0:
-        clip_factor = signal(signals, CLIP_FACTOR, COMPUTE, 1.0)
-        loss_scale = signal(signals, LOSS_SCALE, tl.float32, 1.0).to(COMPUTE)
+        clip_factor = signal(signals, CLIP_FACTOR, FORMS.compute, 1.0)
+        loss_scale = signal(signals, LOSS_SCALE, tl.float32, 1.0).to(FORMS.compute)
         tile = tl.program_id(0)
-        row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
+        row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + FORMS.width)
         # Here, so that they are on their way beside the row's other words, and not after them.
         fast_numel = tl.load(row + _FAST_NUMEL)
-        grad = tl.load(row + _POINTERS + 1)
+        grad = tl.load(row + _POINTERS + _G)
         start = (tile - tl.load(row + _FIRST_TILE)) * TILE
         start = tl.multiple_of(start, TILE)
-        fields: tl.constexpr = _PROLOGUE_FIELDS + FIELDS + _EPILOGUE_FIELDS
+        fields: tl.constexpr = _PROLOGUE_FIELDS + FORMS.fields + _EPILOGUE_FIELDS + _KEY_FIELDS
         scalars = hyper + tl.load(row + _HYPER_ROW) * fields
         grad_scale = tl.load(scalars) * clip_factor
-        # fmt: off
+        place = None
+        if FORMS.is_random:
+            place = tile_in_model(row, start, TILE)
         if start + TILE <= fast_numel and grad % ALIGNED == 0:
-            update(row, start, None, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE,
-                   COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED, ALIGNED)
+            update(row, start, None, place, scalars, grad_scale, loss_scale, FORMS, TILE, ALIGNED, ALIGNED)
         elif start + TILE <= fast_numel:
-            update(row, start, None, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C, AVERAGE,
-                   COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TILE, ALIGNED, 1)
+            update(row, start, None, place, scalars, grad_scale, loss_scale, FORMS, TILE, ALIGNED, 1)
         else:
             end = min(tl.load(row + _NUMEL), start + TILE)
             for at in range(start, end, TAIL):
-                update(row, at, end - at, scalars, grad_scale, loss_scale, PROLOGUE, RULE, EPILOGUE, P, G, A, B, C,
-                       AVERAGE, COPY, ZERO_GRADS, COMPUTE, SLOTS, FIELDS, TAIL, 1, 1)
-        # fmt: on
-    if ZERO_GRADS:  # noqa: SIM102 (it decides at compile time)
+                update(row, at, end - at, place, scalars, grad_scale, loss_scale, FORMS, TAIL, 1, 1)
+    if FORMS.zero_grads:  # noqa: SIM102 (it decides at compile time)
         if found_inf != 0:
             tile = tl.program_id(0)
-            row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + 4 + SLOTS)
+            row = rows + tl.load(tile_tensor + tile).to(tl.int64) * (_POINTERS + FORMS.width)
             start = (tile - tl.load(row + _FIRST_TILE)) * TILE
             lane = start + tl.arange(0, TILE)
-            tl.store(slot(row, 1, G, 0, 1) + lane, tl.zeros([TILE], G), mask=lane < tl.load(row + _NUMEL))
+            zero_grads(planes(row, FORMS, _G, 0, 1), lane, lane < tl.load(row + _NUMEL), FORMS, TILE)
 
 
 @triton.jit
@@ -306,85 +378,144 @@ def update(
     row,
     start,
     size,
+    place,
     scalars,
     grad_scale,
     loss_scale,
-    PROLOGUE: tl.constexpr,
-    RULE: tl.constexpr,
-    EPILOGUE: tl.constexpr,
-    P: tl.constexpr,
-    G: tl.constexpr,
-    A: tl.constexpr,
-    B: tl.constexpr,
-    C: tl.constexpr,
-    AVERAGE: tl.constexpr,
-    COPY: tl.constexpr,
-    ZERO_GRADS: tl.constexpr,
-    COMPUTE: tl.constexpr,
-    SLOTS: tl.constexpr,
-    FIELDS: tl.constexpr,
+    FORMS: tl.constexpr,
     LANES: tl.constexpr,
     ALIGNED: tl.constexpr,
     G_ALIGNED: tl.constexpr,
 ):
     """One step of LANES elements from ``start`` on, or of the first ``size`` of them unless it is None.
 
-    The gradient's base is a multiple of G_ALIGNED bytes, those of other slots are of ALIGNED.
+    The gradient's base is a multiple of G_ALIGNED bytes, those of other slots' planes are of ALIGNED. ``place`` is that
+    of the tile, see :func:`tile_in_model`; None if no format is random.
     """
     lane = tl.arange(0, LANES)
     mask = None if size is None else lane < size
-    p_at = slot(row, 0, P, start, ALIGNED) + lane
-    g_at = slot(row, 1, G, start, G_ALIGNED) + lane
-    p = widen(tl.load(p_at, mask=mask), COMPUTE)
-    g = widen(tl.load(g_at, mask=mask), COMPUTE)
+    p_at = planes(row, FORMS, _P, start, ALIGNED)
+    g_at = planes(row, FORMS, _G, start, G_ALIGNED)
+    p = load(p_at, lane, mask, FORMS, _P)
+    g = load(g_at, lane, mask, FORMS, _G)
     a = None
     b = None
     c = None
-    if A is not None:
-        a_at = slot(row, 2, A, start, ALIGNED) + lane
-        a = widen(tl.load(a_at, mask=mask), COMPUTE)
-    if B is not None:
-        b_at = slot(row, 3, B, start, ALIGNED) + lane
-        b = widen(tl.load(b_at, mask=mask), COMPUTE)
-    if C is not None:
-        c_at = slot(row, 4, C, start, ALIGNED) + lane
-        c = widen(tl.load(c_at, mask=mask), COMPUTE)
+    if FORMS.slots[_A] is not None:
+        a_at = planes(row, FORMS, _A, start, ALIGNED)
+        a = load(a_at, lane, mask, FORMS, _A)
+    if FORMS.slots[_B] is not None:
+        b_at = planes(row, FORMS, _B, start, ALIGNED)
+        b = load(b_at, lane, mask, FORMS, _B)
+    if FORMS.slots[_C] is not None:
+        c_at = planes(row, FORMS, _C, start, ALIGNED)
+        c = load(c_at, lane, mask, FORMS, _C)
 
     # Not before the loads, which a division would keep waiting.
     grad_scale = div_rn(grad_scale, loss_scale)
     # Before the prologue: after it, some variants would spill.
-    hyper = scalar_tuple(scalars + _PROLOGUE_FIELDS, FIELDS)
-    p, g = PROLOGUE(p, g, (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1))
-    if SLOTS == 1:
-        p, state = RULE(p, g, hyper, a)
-    elif SLOTS == 2:
-        p, state = RULE(p, g, hyper, a, b)
+    hyper = scalar_tuple(scalars + _PROLOGUE_FIELDS, FORMS.fields)
+    p, g = FORMS.prologue(p, g, (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1))
+    if FORMS.state == 1:
+        p, state = FORMS.rule(p, g, hyper, a)
+    elif FORMS.state == 2:
+        p, state = FORMS.rule(p, g, hyper, a, b)
     else:
-        p, state = RULE(p, g, hyper, a, b, c)
+        p, state = FORMS.rule(p, g, hyper, a, b, c)
 
-    if AVERAGE is not None:
-        average_at = slot(row, 2 + SLOTS, AVERAGE, start, ALIGNED) + lane
-        average = widen(tl.load(average_at, mask=mask), COMPUTE)
-        average = EPILOGUE(p, average, scalar_tuple(scalars + _PROLOGUE_FIELDS + FIELDS, _EPILOGUE_FIELDS))
-        tl.store(average_at, narrow(average, AVERAGE), mask=mask)
-    if COPY is not None:
-        tl.store(slot(row, 3 + SLOTS, COPY, start, ALIGNED) + lane, narrow(p, COPY), mask=mask)
-    if ZERO_GRADS:
-        tl.store(g_at, tl.zeros_like(g).to(G), mask=mask)
-    tl.store(p_at, narrow(p, P), mask=mask)
-    if A is not None:
-        tl.store(a_at, narrow(state[0], A), mask=mask)
-    if B is not None:
-        tl.store(b_at, narrow(state[1], B), mask=mask)
-    if C is not None:
-        tl.store(c_at, narrow(state[2 if B is not None else 1], C), mask=mask)
+    after = scalars + _PROLOGUE_FIELDS + FORMS.fields
+    index = None
+    key = None
+    if FORMS.is_random:
+        index = index_in_model(place, start + lane)
+        key = scalar_tuple(after + _EPILOGUE_FIELDS, _KEY_FIELDS)
+    if FORMS.slots[_AVERAGE] is not None:
+        average_at = planes(row, FORMS, _AVERAGE, start, ALIGNED)
+        average = load(average_at, lane, mask, FORMS, _AVERAGE)
+        average = FORMS.epilogue(p, average, scalar_tuple(after, _EPILOGUE_FIELDS))
+        store(average_at, lane, mask, average, index, key, FORMS, _AVERAGE)
+    if FORMS.slots[_COPY] is not None:
+        store(planes(row, FORMS, _COPY, start, ALIGNED), lane, mask, p, index, key, FORMS, _COPY)
+    if FORMS.zero_grads:
+        zero_grads(g_at, lane, mask, FORMS, LANES)
+    store(p_at, lane, mask, p, index, key, FORMS, _P)
+    if FORMS.slots[_A] is not None:
+        store(a_at, lane, mask, state[0], index, key, FORMS, _A)
+        state = state[1:]
+    if FORMS.slots[_B] is not None:
+        store(b_at, lane, mask, state[0], index, key, FORMS, _B)
+        state = state[1:]
+    if FORMS.slots[_C] is not None:
+        store(c_at, lane, mask, state[0], index, key, FORMS, _C)
 
 
 @triton.jit
-def slot(row, SLOT: tl.constexpr, DTYPE: tl.constexpr, start, ALIGNED: tl.constexpr):
-    """Pointer to element ``start`` of slot SLOT, whose base is a multiple of ALIGNED bytes."""
-    base = tl.load(row + _POINTERS + SLOT).to(tl.pointer_type(DTYPE))
-    return tl.multiple_of(base, ALIGNED) + start
+def planes(row, FORMS: tl.constexpr, SLOT: tl.constexpr, start, ALIGNED: tl.constexpr):
+    """Pointers to element ``start`` of each plane of a slot, whose bases are multiples of ALIGNED bytes."""
+    pointers: tl.tuple = ()
+    for i in tl.static_range(len(FORMS.slots[SLOT].dtypes)):
+        address = tl.load(row + _POINTERS + FORMS.slots[SLOT].columns[i])
+        base = address.to(tl.pointer_type(FORMS.slots[SLOT].dtypes[i]))
+        pointers = pointers + (tl.multiple_of(base, ALIGNED) + start,)
+    return pointers
+
+
+@triton.jit
+def load(at, lane, mask, FORMS: tl.constexpr, SLOT: tl.constexpr):
+    """Elements ``lane`` from the pointers ``at`` on, in the compute dtype."""
+    entries: tl.tuple = ()
+    for i in tl.static_range(len(FORMS.slots[SLOT].dtypes)):
+        entries = entries + (tl.load(at[i] + lane, mask=mask),)
+    return FORMS.slots[SLOT].load(*entries, FORMS.compute)
+
+
+@triton.jit
+def store(at, lane, mask, value, index, key, FORMS: tl.constexpr, SLOT: tl.constexpr):
+    """The opposite, by random bits of ``index`` and the halves of ``key`` if the format is random."""
+    random = None
+    if FORMS.slots[SLOT].salt is not None:
+        random = random_bits(index, slot_key(key[0], key[1], FORMS.slots[SLOT].salt))
+    entries = FORMS.slots[SLOT].store(value, random)
+    for i in tl.static_range(len(FORMS.slots[SLOT].dtypes)):
+        tl.store(at[i] + lane, entries[i], mask=mask)
+
+
+@triton.jit
+def zero_grads(at, lane, mask, FORMS: tl.constexpr, LANES: tl.constexpr):
+    """Zeros in LANES elements ``lane`` of a gradient."""
+    tl.store(at[0] + lane, tl.zeros([LANES], FORMS.slots[_G].dtypes[0]), mask=mask)
+
+
+@triton.jit
+def tile_in_model(row, start, TILE: tl.constexpr):
+    """Where TILE elements from ``start`` on are in the whole model, see :class:`~gpuopt.kernels.table.Whereabouts`.
+
+    Scalars, from which :func:`index_in_model` takes no division of 64 bits: ``start``; by how much the index of that
+    element exceeds it; which of its run it is; how long the run is; and what lies between two, 0 where all elements
+    follow each other. Of a run longer than TILE all but the last TILE elements are left out.
+    """
+    run = tl.load(row + _RUN)
+    ahead = tl.load(row + _ORIGIN)
+    pitch = tl.load(row + _PITCH)
+    left = run
+    gap = tl.zeros_like(run)
+    if run != pitch:
+        runs = start // run
+        gap = pitch - run
+        ahead += runs * gap
+        left = (runs + 1) * run - start
+    run = min(run, TILE).to(tl.uint32)
+    return start, ahead, run - min(left, run.to(tl.int64)).to(tl.uint32), run, gap
+
+
+@triton.jit
+def index_in_model(place, element):
+    """Index in the whole model of elements of the tile that ``place`` is of, all in int64."""
+    start, ahead, before, run, gap = place
+    index = ahead + element
+    if gap != 0:
+        index += ((before + (element - start).to(tl.uint32)) // run).to(tl.int64) * gap
+    return index
 
 
 @triton.jit
@@ -394,28 +525,3 @@ def scalar_tuple(at, COUNT: tl.constexpr):
     for i in tl.static_range(COUNT):
         scalars = scalars + (tl.load(at + i),)
     return scalars
-
-
-@triton.jit
-def widen(stored, COMPUTE: tl.constexpr):
-    """Stored values in the compute dtype, exactly."""
-    if INTERPRETED and stored.dtype == tl.bfloat16:
-        bits = stored.to(tl.uint16, bitcast=True).to(tl.uint32) << 16
-        return bits.to(tl.float32, bitcast=True).to(COMPUTE)
-    else:
-        return stored.to(COMPUTE)
-
-
-@triton.jit
-def narrow(value, DTYPE: tl.constexpr):
-    """Values of the compute dtype as they are stored: 16-bit formats round to float32 first."""
-    if DTYPE == tl.bfloat16 or DTYPE == tl.float16:
-        value = value.to(tl.float32)
-    if INTERPRETED and DTYPE == tl.bfloat16:
-        # The interpreter's own conversion neither rounds ties to even nor keeps every NaN.
-        bits = value.to(tl.uint32, bitcast=True)
-        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-        half = tl.where(value != value, 0x7FC0, rounded)
-        return half.to(tl.uint16).to(tl.bfloat16, bitcast=True)
-    else:
-        return value.to(DTYPE)

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from gpuopt.kernels import gradnorm
 from gpuopt.kernels.drivers.device_table import Placed
-from gpuopt.kernels.drivers.triton import ALIGNED, DEVICE, jit, slot, widen
+from gpuopt.kernels.drivers.triton import ALIGNED, DEVICE, jit
 from gpuopt.kernels.drivers.triton_launch import Launcher
 from gpuopt.kernels.table import FIRST_TILE, NUMEL, PART, POINTERS, Table
 from gpuopt.kernels.variant import Variant
@@ -79,11 +79,27 @@ def constants(variant: Variant, tile: int) -> dict[str, Any]:
     """The compile-time arguments of :func:`square_kernel`."""
     grad = variant.formats[1]
     assert grad is not None
-    return {"G": getattr(tl, grad.dtype), "WIDTH": POINTERS + len(variant.slots), "TILE": tile}
+    return {
+        "G": getattr(tl, grad.planes[0].dtype),
+        "LOAD": jit(grad.triton_load),
+        "WIDTH": POINTERS + variant.width,
+        "TILE": tile,
+    }
 
 
 @triton.jit(do_not_specialize=["tiles", "each", "part"], do_not_specialize_on_alignment=["rows", "tile_tensor", "sums"])
-def square_kernel(rows, tile_tensor, sums, tiles, each, part, G: tl.constexpr, WIDTH: tl.constexpr, TILE: tl.constexpr):
+def square_kernel(
+    rows,
+    tile_tensor,
+    sums,
+    tiles,
+    each,
+    part,
+    G: tl.constexpr,
+    LOAD: tl.constexpr,
+    WIDTH: tl.constexpr,
+    TILE: tl.constexpr,
+):
     """Adds the squares of ``each`` tiles, lane by lane, and then those of the lanes."""
     EXACT: tl.constexpr = tl.float64 if G == tl.float64 else tl.float32
     program = tl.program_id(0)
@@ -98,21 +114,27 @@ def square_kernel(rows, tile_tensor, sums, tiles, each, part, G: tl.constexpr, W
         grad = tl.load(row + _POINTERS + 1)
         weight = (tl.load(row + _PART) == part).to(EXACT)
         if start + TILE <= numel and grad % ALIGNED == 0:
-            whole += square(tl.load(slot(row, 1, G, start, ALIGNED) + tl.arange(0, TILE)), weight)
+            whole += square(tl.load(gradient(grad, G, ALIGNED) + start + tl.arange(0, TILE)), weight, LOAD)
         elif start + TILE <= numel:
-            whole += square(tl.load(slot(row, 1, G, start, 1) + tl.arange(0, TILE)), weight)
+            whole += square(tl.load(gradient(grad, G, 1) + start + tl.arange(0, TILE)), weight, LOAD)
         else:
             lane = tl.arange(0, TAIL)
             end = min(numel, start + TILE)
             for at in range(start, end, TAIL):
-                rest += square(tl.load(slot(row, 1, G, at, 1) + lane, mask=lane < end - at, other=0.0), weight)
+                rest += square(tl.load(gradient(grad, G, 1) + at + lane, mask=lane < end - at, other=0.0), weight, LOAD)
     tl.store(sums + program, tl.sum(whole) + tl.sum(rest))
 
 
 @triton.jit
-def square(stored, weight):
+def gradient(address, G: tl.constexpr, ALIGNED: tl.constexpr):
+    """Pointer to a gradient, which begins at a multiple of ALIGNED bytes."""
+    return tl.multiple_of(address.to(tl.pointer_type(G)), ALIGNED)
+
+
+@triton.jit
+def square(stored, weight, LOAD: tl.constexpr):
     """In float64, once the gradient is multiplied in the dtype of its weight, which holds it exactly."""
-    g = (widen(stored, weight.dtype) * weight).to(tl.float64)
+    g = (LOAD(stored, weight.dtype) * weight).to(tl.float64)
     return g * g
 
 

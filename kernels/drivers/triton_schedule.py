@@ -16,6 +16,7 @@ from gpuopt.kernels.drivers.triton_launch import Launcher
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
 from gpuopt.kernels.table import Table
+from gpuopt.kernels.triton_math import step_key
 
 LANES = 128
 """Tensors that one program takes."""
@@ -80,9 +81,11 @@ def advance_kernel(
     step = count.to(tl.float64)
 
     at = tl.load(groups + lane, mask=mask, other=0) * (_COMMON + SETTINGS)
-    lr, weight_decay, decoupled, maximize, average_weight = setting_tuple(settings, sources, at, _COMMON)
+    lr, weight_decay, decoupled, maximize, average_weight, seed = setting_tuple(settings, sources, at, _COMMON)
     own = setting_tuple(settings, sources, at + _COMMON, SETTINGS)
-    fields = PROLOGUE(lr, weight_decay, decoupled, maximize) + RULE(step, lr, own) + (average_weight,)
+    fields = (
+        PROLOGUE(lr, weight_decay, decoupled, maximize) + RULE(step, lr, own) + (average_weight,) + step_key(step, seed)
+    )
     row = hyper + lane * len(fields)
     for i in tl.static_range(len(fields)):
         tl.store(row + i, fields[i].to(hyper.dtype.element_ty), mask=mask)

@@ -1,47 +1,84 @@
-"""What a format is: how a slot is stored, as a load and a store for every driver."""
+"""What a format is: how a slot is stored, as planes with a load and a store for every driver."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+MOST_PLANES = 2
+"""Arrays that the drivers' kernels are written out for."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One array of what a slot is stored in, which has an entry for each element.
+
+    Attributes:
+        dtype: Name of the array's dtype in NumPy, CuPy, ml_dtypes, torch and Triton, ``"float32"``.
+        storage: The NumPy dtype through which memory is addressed; of the same size.
+        cuda_type: C++ type of one entry.
+    """
+
+    dtype: str
+    storage: np.dtype[Any]
+    cuda_type: str
+
+
+FLOAT64 = Plane("float64", np.dtype(np.float64), "double")
+FLOAT32 = Plane("float32", np.dtype(np.float32), "float")
+BFLOAT16 = Plane("bfloat16", np.dtype(np.uint16), "unsigned short")
+FLOAT16 = Plane("float16", np.dtype(np.uint16), "unsigned short")
+INT16 = Plane("int16", np.dtype(np.uint16), "unsigned short")
+INT8 = Plane("int8", np.dtype(np.uint8), "unsigned char")
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Format:
-    """How a slot is stored.
+    """How a slot is stored: in one array, or in two of the same shape, its planes.
 
-    A load gives the stored value exactly in float32 (float64 for fp64). A store rounds to nearest, ties to even;
-    from float64 a 16-bit format rounds to float32 first, as GPUs do it. NaN stays NaN, its payload may change.
+    A load gives the stored value exactly in float32 (float64 for fp64). A store rounds float64 to float32 first, as
+    GPUs do it, unless it is fp64's. NaN stays NaN, its payload may change.
 
     Attributes:
         name: ``"fp32"``, ``"bf16"``, ...
-        dtype: Name of the dtype in NumPy, CuPy, ml_dtypes, torch and Triton, ``"float32"``.
-        storage: The NumPy dtype through which memory is addressed; of the same size.
-        load: Stored array or scalar -> value. The oracle.
-        store: Value -> what is assigned to memory of dtype ``storage``. The oracle.
+        planes: The arrays. The first is what others see of the slot.
+        load: ``(entry of each plane) -> value`` on arrays or scalars. The oracle.
+        store: ``(value, random) -> (entry of each plane)``, as they are assigned to memory of the planes' ``storage``.
+            The oracle. ``random`` is uint32, see :mod:`gpuopt.kernels.random`; None for a format that is not random.
         compiled_load: As ``load``, for scalars compiled by Numba.
         compiled_store: As ``store``, for scalars compiled by Numba.
-        cuda_type: C++ type of one stored element.
-        cuda_form: C++ ``struct`` called ``name`` with static ``load`` and ``store`` members over ``cuda_type``.
+        cuda_form: C++ ``struct`` called ``name`` with the static members ``load``, from the entry of each plane to
+            ``float`` or ``double``, and ``store``, from a value of any compute type, ``unsigned int random`` and a
+            reference to the entry of each plane.
+        triton_load: ``(entry of each plane, compute dtype) -> value`` of that dtype, on Triton tensors of the planes'
+            ``dtype``. Undecorated, as the Triton forms of rules are.
+        triton_store: ``(value, random) -> (entry of each plane)`` on Triton tensors, the value of a compute dtype.
+        is_random: Whether what is stored depends on ``random``.
     """
 
     name: str
-    dtype: str
-    storage: np.dtype[Any]
-    load: Callable[[Any], Any]
-    store: Callable[[Any], Any]
-    compiled_load: Callable[[Any], Any]
-    compiled_store: Callable[[Any], Any]
-    cuda_type: str
+    planes: tuple[Plane, ...]
+    load: Callable[..., Any]
+    store: Callable[..., Any]
+    compiled_load: Callable[..., Any]
+    compiled_store: Callable[..., Any]
     cuda_form: str
+    triton_load: Callable[..., Any]
+    triton_store: Callable[..., Any]
+    is_random: bool = False
 
-    @property
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.planes) <= MOST_PLANES:
+            raise ValueError(f"{self.name} must have 1 to {MOST_PLANES} planes, but has {len(self.planes)}")
+
+    @cached_property
     def itemsize(self) -> int:
-        """Bytes per element."""
-        return self.storage.itemsize
+        """Bytes per element, of all planes."""
+        return sum(plane.storage.itemsize for plane in self.planes)
 
     def __repr__(self) -> str:
         return f"Format({self.name!r})"

@@ -1,11 +1,14 @@
 """IEEE 754 binary16. Compiled code addresses it as uint16, since Numba has no float16 on CPUs."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuopt.kernels.formats.format import Format
+from gpuopt.kernels.formats.format import FLOAT16, Format
 from gpuopt.kernels.select import select
+
+if TYPE_CHECKING:
+    import triton.language as tl
 
 
 def load(stored: Any) -> Any:
@@ -13,9 +16,9 @@ def load(stored: Any) -> Any:
     return stored.view(np.float16).astype(np.float32)
 
 
-def store(value: Any) -> Any:
+def store(value: Any, random: Any) -> Any:
     """``value`` by way of float32 in float16, by NumPy's own conversion."""
-    return np.float32(value).astype(np.float16).view(np.uint16)
+    return (np.float32(value).astype(np.float16).view(np.uint16),)
 
 
 def compiled_load(stored: Any) -> Any:
@@ -29,7 +32,7 @@ def compiled_load(stored: Any) -> Any:
     return np.uint32(bits | sign).view(np.float32)
 
 
-def compiled_store(value: Any) -> Any:
+def compiled_store(value: Any, random: Any) -> Any:
     """As :func:`store`, in integer arithmetic."""
     bits = np.float32(value).view(np.uint32)
     sign = np.uint32((bits >> np.uint32(16)) & np.uint32(0x8000))
@@ -43,7 +46,7 @@ def compiled_store(value: Any) -> Any:
     shifted = np.float32(magnitude.view(np.float32) + half).view(np.uint32)
     subnormal = np.uint32(shifted - half.view(np.uint32))
     finite = select(magnitude >= np.uint32(0x38800000), normal, subnormal)
-    return np.uint16(select(magnitude > np.uint32(0x7F800000), np.uint32(0x7E00), finite) | sign)
+    return (np.uint16(select(magnitude > np.uint32(0x7F800000), np.uint32(0x7E00), finite) | sign),)
 
 
 CUDA_FORM = """
@@ -59,28 +62,27 @@ struct fp16 {
 #endif
         return value;
     }
-    static __device__ inline unsigned short store(float value) {
-        unsigned short stored;
+    template <class T>
+    static __device__ inline void store(T value, unsigned int random, unsigned short& stored) {
 #ifdef __CUDA_ARCH__
-        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(stored) : "f"(value));
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(stored) : "f"(narrow(value)));
 #else
-        const _Float16 half = static_cast<_Float16>(value);
+        const _Float16 half = static_cast<_Float16>(narrow(value));
         memcpy(&stored, &half, sizeof stored);
 #endif
-        return stored;
     }
-    template <class T> static __device__ inline unsigned short store(T value) { return store(narrow(value)); }
 };
 """
 
-FORMAT = Format(
-    "fp16",
-    "float16",
-    np.dtype(np.uint16),
-    load,
-    store,
-    compiled_load,
-    compiled_store,
-    "unsigned short",
-    CUDA_FORM,
-)
+
+def triton_load(stored, compute):
+    """As :func:`load`."""
+    return stored.to(compute)
+
+
+def triton_store(value, random):
+    """As :func:`store`."""
+    return (value.to(tl.float32).to(tl.float16),)
+
+
+FORMAT = Format("fp16", (FLOAT16,), load, store, compiled_load, compiled_store, CUDA_FORM, triton_load, triton_store)

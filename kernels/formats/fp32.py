@@ -1,10 +1,11 @@
 """IEEE 754 binary32. The assignment to memory rounds."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from gpuopt.kernels.formats.format import FLOAT32, Format
 
-from gpuopt.kernels.formats.format import Format
+if TYPE_CHECKING:
+    import triton.language as tl
 
 
 def load(stored: Any) -> Any:
@@ -12,17 +13,28 @@ def load(stored: Any) -> Any:
     return stored
 
 
-def store(value: Any) -> Any:
+def store(value: Any, random: Any) -> Any:
     """The value as it is."""
-    return value
+    return (value,)
 
 
 CUDA_FORM = """
 struct fp32 {
     static __device__ inline float load(float stored) { return stored; }
-    template <class T> static __device__ inline float store(T value) { return store(narrow(value)); }
-    static __device__ inline float store(float value) { return value; }
+    template <class T>
+    static __device__ inline void store(T value, unsigned int random, float& stored) { stored = narrow(value); }
 };
 """
 
-FORMAT = Format("fp32", "float32", np.dtype(np.float32), load, store, load, store, "float", CUDA_FORM)
+
+def triton_load(stored, compute):
+    """The value, wide enough to compute with."""
+    return stored.to(compute)
+
+
+def triton_store(value, random):
+    """The value in float32."""
+    return (value.to(tl.float32),)
+
+
+FORMAT = Format("fp32", (FLOAT32,), load, store, load, store, CUDA_FORM, triton_load, triton_store)

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
-
-from gpuopt.kernels.formats.format import Format
+from gpuopt.kernels.formats.format import FLOAT64, Format
 
 
 def load(stored: Any) -> Any:
@@ -12,16 +10,27 @@ def load(stored: Any) -> Any:
     return stored
 
 
-def store(value: Any) -> Any:
+def store(value: Any, random: Any) -> Any:
     """The value as it is."""
-    return value
+    return (value,)
 
 
 CUDA_FORM = """
 struct fp64 {
     static __device__ inline double load(double stored) { return stored; }
-    static __device__ inline double store(double value) { return value; }
+    static __device__ inline void store(double value, unsigned int random, double& stored) { stored = value; }
 };
 """
 
-FORMAT = Format("fp64", "float64", np.dtype(np.float64), load, store, load, store, "double", CUDA_FORM)
+
+def triton_load(stored, compute):
+    """The value as it is stored."""
+    return stored
+
+
+def triton_store(value, random):
+    """The value as it is."""
+    return (value,)
+
+
+FORMAT = Format("fp64", (FLOAT64,), load, store, load, store, CUDA_FORM, triton_load, triton_store)

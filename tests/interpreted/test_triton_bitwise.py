@@ -8,6 +8,7 @@ whole range of each format, and nothing written outside the tensors.
 from __future__ import annotations
 
 import pytest
+from kit.patterns import assert_loads, assert_stores
 from kit.same import assert_equal_steps
 
 from gpuopt.kernels.drivers import triton as driver
@@ -44,6 +45,12 @@ def test_hyper_at_its_edges(variant: Variant) -> None:
 def test_nothing_to_do(numels: list[int]) -> None:
     variant = variants()[0]
     assert_equal_steps(driver.run, Tensors(variant, numels), [hyper_rows(variant, 1)], TILE)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_patterns(name: str) -> None:
+    for assert_forms in (assert_loads, assert_stores):
+        assert_forms(driver.run, name, 1 << 16, drawn=1_000_000)
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)

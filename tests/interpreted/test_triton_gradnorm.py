@@ -13,9 +13,9 @@ from kit.squares import BAD, assert_close, assert_ends, assert_parts, assert_sho
 
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers import triton_norm
-from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.table import Table
 from gpuopt.verify.tensors import Tensors
+from gpuopt.verify.variants import UNIFORM
 
 # The interpreter computes with NumPy, which warns where infinities and NaN arise.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 TILE = 256
 NUMELS = [0, 1, 127, 128, 129, TILE - 1, TILE, TILE + 1, 3 * TILE + 130]
 
-each_format = pytest.mark.parametrize("name", FORMATS)
+each_format = pytest.mark.parametrize("name", UNIFORM)
 
 
 def sum_squares(table: Table, part: int = 0) -> np.ndarray:

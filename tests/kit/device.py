@@ -119,7 +119,7 @@ class DeviceTensors(memory.PlacedTensors):
         for buffers, source in zip(self.buffers, self.host.buffers, strict=True):
             buffers[slot] = self.memory.upload(source[slot])
         self.memory.synchronize()
-        column = self.slots.index(slot)
+        column = self.host.variant.slots.index(slot)
         return [addresses[column] for addresses in self.addresses()]
 
     def refresh(self, slot: str, stream: Any = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +22,8 @@ from gpuopt.kernels.formats import Format
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
+
+Array = np.ndarray[Any, Any]
 
 CACHE = Path(__file__).parents[2] / ".pytest_cache" / "host_cuda"
 
@@ -59,19 +62,25 @@ def run_array(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, saniti
     """The array form, one tensor of ``table`` after the other, with the signature of a driver."""
     form = library(step_source(table.variant, table.tile), sanitize).array_form
     for row in table.rows:
-        present = [
-            ctypes.c_void_p(int(address))
-            for address, format in zip(row[POINTERS:], table.variant.formats, strict=True)
-            if format is not None
-        ]
+        present = [ctypes.c_void_p(int(row[POINTERS + column])) for column, _ in table.variant.planes.values()]
         form(ctypes.c_ssize_t(int(row[NUMEL])), _address(hyper[row[HYPER_ROW]]), *present)
 
 
 def step_source(variant: Variant, tile: int) -> str:
-    """Both forms as loops over ``i``, which CuPy runs as threads."""
+    """Every form that a variant has as a loop over ``i``, which CuPy runs as threads."""
     compute = cuda_source.compute_type(variant)
+    table_form = f"""{HEADER}{cuda_source.preamble(variant)}
+extern "C" void table_form(ptrdiff_t size, const long long* rows, const int* tile_tensor, const {compute}* hyper,
+const long long* signals) {{
+for (ptrdiff_t i = 0; i < size; ++i) {{
+{cuda_source.table_body(variant, tile)}
+}}
+}}
+"""
+    if not cuda_source.has_array_form(variant):
+        return table_form
     names = cuda_source.slot_names(variant)
-    types = [format.cuda_type for format in variant.formats if format is not None]
+    types = [plane.cuda_type for _, plane in variant.planes.values()]
     arrays = ", ".join(f"{type}* {name}_array" for type, name in zip(types, names, strict=True))
     scalars = "\n".join(f"const {compute} {field} = hyper[{k}];" for k, field in enumerate(variant.hyper_fields))
     # As CuPy declares them: inputs are const.
@@ -79,13 +88,7 @@ def step_source(variant: Variant, tile: int) -> str:
         f"{'const ' if name == 'g' else ''}{type}& {name}_stored = {name}_array[i];"
         for type, name in zip(types, names, strict=True)
     )
-    return f"""{HEADER}{cuda_source.preamble(variant)}
-extern "C" void table_form(ptrdiff_t size, const long long* rows, const int* tile_tensor, const {compute}* hyper,
-const long long* signals) {{
-for (ptrdiff_t i = 0; i < size; ++i) {{
-{cuda_source.table_body(variant, tile)}
-}}
-}}
+    return f"""{table_form}
 extern "C" void array_form(ptrdiff_t size, const {compute}* hyper, {arrays}) {{
 {scalars}
 for (ptrdiff_t i = 0; i < size; ++i) {{
@@ -96,17 +99,38 @@ for (ptrdiff_t i = 0; i < size; ++i) {{
 """
 
 
-def convert(format: Format, name: str, values: np.ndarray[Any, Any], to: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    """``values`` through the C++ ``load`` or ``store`` of a format."""
-    c_types = {"float32": "float", "float64": "double", "uint16": "unsigned short"}
-    source = f"""{HEADER}{ARITHMETIC}{format.cuda_form}
-extern "C" void convert(ptrdiff_t size, const {c_types[values.dtype.name]}* from, {c_types[to.name]}* to) {{
-for (ptrdiff_t i = 0; i < size; ++i) to[i] = {format.name}::{name}(from[i]);
-}}
-"""
-    values, out = np.ascontiguousarray(values), np.empty(values.size, to)
-    library(source).convert(ctypes.c_ssize_t(values.size), _address(values), _address(out))
+_C_TYPES = {np.dtype(np.float32): "float", np.dtype(np.float64): "double", np.dtype(np.uint32): "unsigned int"}
+
+
+def load(format: Format, *planes: Array) -> Array:
+    """Entries of each plane through the C++ ``load`` of a format."""
+    out = np.empty(planes[0].size, np.float64 if format.planes[0].dtype == "float64" else np.float32)
+    arrays = [(out, _C_TYPES[out.dtype]), *zip(planes, (plane.cuda_type for plane in format.planes), strict=True)]
+    _each_element(format, f"a0[i] = {format.name}::load({_entries(format, 1)});", arrays)
     return out
+
+
+def store(format: Format, values: Array, random: Array | None = None) -> list[Array]:
+    """``values`` through the C++ ``store`` of a format, with random bits if it asks for any: entries of each plane."""
+    random = np.zeros(values.size, np.uint32) if random is None else random
+    out = [np.empty(values.size, plane.storage) for plane in format.planes]
+    inputs = [(each, _C_TYPES[each.dtype]) for each in (values, random)]
+    arrays = [*inputs, *zip(out, (plane.cuda_type for plane in format.planes), strict=True)]
+    _each_element(format, f"{format.name}::store(a0[i], a1[i], {_entries(format, 2)});", arrays)
+    return out
+
+
+def _entries(format: Format, first: int) -> str:
+    return ", ".join(f"a{first + k}[i]" for k in range(len(format.planes)))
+
+
+def _each_element(format: Format, statement: str, arrays: Sequence[tuple[Array, str]]) -> None:
+    parameters = ", ".join(f"{c_type}* a{k}" for k, (_, c_type) in enumerate(arrays))
+    source = f"""{HEADER}{ARITHMETIC}{format.cuda_form}
+extern "C" void convert(ptrdiff_t size, {parameters}) {{ for (ptrdiff_t i = 0; i < size; ++i) {statement} }}
+"""
+    contiguous = [np.ascontiguousarray(array) for array, _ in arrays]
+    library(source).convert(ctypes.c_ssize_t(contiguous[0].size), *map(_address, contiguous))
 
 
 @cache

@@ -230,14 +230,28 @@ def _launcher(gpu: HostGpu, kernel: Any) -> Any:
 
 
 def tensors_of(table: Table) -> list[Buffer]:
-    """The elements of every tensor of a table."""
+    """The entries of every plane of every tensor of a table."""
     variant = table.variant
     return [
-        Buffer(f"{slot} of tensor {index}", int(address), int(row[NUMEL]) * format.itemsize, slot in variant.written)
+        Buffer(
+            f"{name} of tensor {index}",
+            int(row[POINTERS + column]),
+            int(row[NUMEL]) * plane.storage.itemsize,
+            slot_of(name) in variant.written,
+        )
         for index, row in enumerate(table.rows)
-        for slot, format, address in zip(variant.slots, variant.formats, row[POINTERS:], strict=True)
-        if format is not None
+        for name, (column, plane) in variant.planes.items()
     ]
+
+
+def slot_of(name: str) -> str:
+    """The slot that a plane, or a buffer of :func:`tensors_of`, is of."""
+    return name.partition(" ")[0].partition(".")[0]
+
+
+def is_rich(variant: Variant) -> bool:
+    """Whether a format of it is random or has several planes."""
+    return variant.is_random or len(variant.planes) > len(variant.present)
 
 
 def signals_of(variant: Variant, signals: Signals) -> list[Buffer]:

@@ -167,10 +167,10 @@ def train_by_gpuopt(
             norms.append(optimizer.last_grad_norm.clone())
     states = [optimizer.state[param] for param in made]
     if has_master:
-        for param, state in zip(made, states, strict=True):
-            assert bits(param) == bits(state["master_param"].bfloat16())
+        for param in made:
+            assert bits(param) == bits(optimizer.master_weight(param).bfloat16())
     return Trained(
-        [state.get("master_param", param.detach()) for param, state in zip(made, states, strict=True)],
+        [optimizer.master_weight(param) for param in made],
         [state["ema"] for state in states if "ema" in state],
         scales,
         [state["step"].item() for state in states if "step" in state],
@@ -193,7 +193,7 @@ def initial(optimizer: torch.optim.Optimizer, made: list[torch.nn.Parameter]) ->
         for name, tensor in optimizer.state.get(param, {}).items():
             start = optimizer.defaults.get("initial_accumulator_value", 0) if name == "sum" else 0
             same = param.detach().to(tensor.dtype)
-            entries[index, name] = bits(same if name in ("ema", "master_param") else torch.full_like(tensor, start))
+            entries[index, name] = bits(same if name == "ema" else torch.full_like(tensor, start))
     return entries
 
 

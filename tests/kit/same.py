@@ -24,9 +24,9 @@ def assert_same_bits(actual: Tensors, expected: Tensors, what: str = "") -> None
     assert actual.numels == expected.numels
     found = first_difference(actual, expected)
     if found is not None:
-        width = 2 * actual.formats[found.slot].itemsize
+        width = 2 * actual.planes[found.plane].storage.itemsize
         raise AssertionError(
-            f"{what} {actual.variant}: {found.slot} of tensor {found.tensor} differs at {found.count} of "
+            f"{what} {actual.variant}: {found.plane} of tensor {found.tensor} differs at {found.count} of "
             f"{found.numel} elements, first at {found.index}: got 0x{found.got:0{width}x}, "
             f"expected 0x{found.expected:0{width}x}"
         )

@@ -22,6 +22,9 @@ from kit.same import assert_same_bits
 SWITCHES = ("decoupled", "maximize", "nesterov", "epsilon_hat")
 """Settings that are on or off."""
 
+SEEDS = [0.0, 4294967295.0, 123456789.0]
+"""Whole, of 32 bits."""
+
 
 def setting_rows(rule: Rule) -> list[list[float]]:
     """Settings of groups: every combination of switches, and values that differ from group to group."""
@@ -41,8 +44,9 @@ def setting_rows(rule: Rule) -> list[list[float]]:
     switches = [name for name in names if name in SWITCHES]
     rows = []
     for group, states in enumerate(product((0.0, 1.0), repeat=len(switches))):
-        row = {name: known[name] * (1 - group / 128) for name in names if name not in switches}
+        row = {name: known[name] * (1 - group / 128) for name in names if name in known}
         row |= dict(zip(switches, states, strict=True))
+        row["seed"] = SEEDS[group % len(SEEDS)]
         rows.append([row[name] for name in names])
     return rows
 
@@ -90,7 +94,8 @@ class Scheduled:
         rng = np.random.default_rng(seed)
         for at, scalar in self.scalars.items():
             if self.settings[at] not in (0.0, 1.0):
-                scalar[:] = scalar * rng.uniform(0.9, 1.0)
+                factor = rng.uniform(0.9, 1.0)
+                scalar[:] = np.floor(scalar * factor) if scalar > 1 else scalar * factor  # seeds are whole
                 self.settings[at] = scalar[0]
 
 

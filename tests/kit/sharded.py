@@ -21,6 +21,7 @@ from torch.distributed.tensor.parallel import (
 )
 
 import gpuopt
+from gpuopt.optim.originals import as_saved
 
 WORDS, WIDTH, LENGTH, BATCH = 11, 6, 4, 8
 
@@ -167,8 +168,8 @@ def backward(model: nn.Module, shares: int, step: int) -> float:
 
 
 def whole(tensor: torch.Tensor) -> torch.Tensor:
-    """All of a tensor."""
-    tensor = tensor.detach()
+    """All of a tensor; of int16, which gloo does not gather, as a checkpoint has it."""
+    tensor = as_saved(tensor.detach())
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

@@ -62,13 +62,18 @@ def _arithmetic(instruction: Instruction, program: Program) -> Step:
         kind = rounded(instruction, FLOATS)
     elif instruction.name == "mul":
         return _integer_product(instruction, program)
-    elif instruction.name == "div":
-        raise NotImplementedError(f"the instruction {instruction.text}")
     else:
         kind = typed(instruction)
+        operation = _quotient if instruction.name == "div" else operation
     to, *sources = instruction.operands
     write, (a, b) = writer(to, program), (reader(each, TYPES[kind], program) for each in sources)
     return lambda machine, lanes: write(machine, lanes, operation(a(machine, lanes), b(machine, lanes)))
+
+
+def _quotient(a: Array, b: Array) -> Array:
+    """Of integers, rounded towards zero."""
+    quotient: Array = a // b
+    return quotient + ((quotient < 0) & (quotient * b != a)).astype(quotient.dtype)
 
 
 def _paired(instruction: Instruction, program: Program) -> Step:
@@ -155,6 +160,60 @@ def _shift(instruction: Instruction, program: Program) -> Step:
         by = amount(machine, lanes)
         shifted = operation(read(machine, lanes), (by % bits).astype(dtype))
         write(machine, lanes, np.where(by < bits, shifted, dtype.type(0)))
+
+    return step
+
+
+def _funnel_shift(instruction: Instruction, program: Program) -> Step:
+    """The upper half of two registers shifted left, or the lower shifted right, by the low bits of an amount."""
+    if instruction.modifiers not in (("l", "wrap", "b32"), ("r", "wrap", "b32")):
+        raise NotImplementedError(f"the instruction {instruction.text}")
+    is_left = instruction.modifiers[0] == "l"
+    to, *sources = instruction.operands
+    write, (low, high, amount) = writer(to, program), (reader(each, TYPES["u32"], program) for each in sources)
+
+    def step(machine: Machine, lanes: Any) -> None:
+        both = low(machine, lanes).astype(np.uint64) | (high(machine, lanes).astype(np.uint64) << np.uint64(32))
+        by = (amount(machine, lanes) & np.uint32(31)).astype(np.uint64)
+        write(machine, lanes, ((both << by) >> np.uint64(32) if is_left else both >> by).astype(np.uint32))
+
+    return step
+
+
+def _extract_bits(instruction: Instruction, program: Program) -> Step:
+    """So many bits from a position on."""
+    if instruction.modifiers != ("u32",):
+        raise NotImplementedError(f"the instruction {instruction.text}")
+    to, source, *where = instruction.operands
+    write, read = writer(to, program), reader(source, TYPES["u32"], program)
+    position, length = (reader(each, TYPES["u32"], program) for each in where)
+
+    def step(machine: Machine, lanes: Any) -> None:
+        first, count = (each(machine, lanes) & np.uint32(255) for each in (position, length))
+        mask = (np.uint64(1) << np.minimum(count, 32).astype(np.uint64)) - np.uint64(1)
+        shifted = read(machine, lanes).astype(np.uint64) >> np.minimum(first, 32).astype(np.uint64)
+        write(machine, lanes, (shifted & mask).astype(np.uint32))
+
+    return step
+
+
+def _permute_bytes(instruction: Instruction, program: Program) -> Step:
+    """Four bytes of two registers, each chosen by four bits, of which the highest repeats the byte's sign instead."""
+    if instruction.modifiers != ("b32",):
+        raise NotImplementedError(f"the instruction {instruction.text}")
+    to, *sources = instruction.operands
+    write, (low, high, chooses) = writer(to, program), (reader(each, TYPES["u32"], program) for each in sources)
+
+    def step(machine: Machine, lanes: Any) -> None:
+        both = low(machine, lanes).astype(np.uint64) | (high(machine, lanes).astype(np.uint64) << np.uint64(32))
+        choice = chooses(machine, lanes).astype(np.uint64)
+        result = np.uint64(0)
+        for k in range(4):
+            nibble = (choice >> np.uint64(4 * k)) & np.uint64(15)
+            byte = (both >> ((nibble & np.uint64(7)) << np.uint64(3))) & np.uint64(255)
+            byte = np.where(nibble & np.uint64(8), (byte >> np.uint64(7)) * np.uint64(255), byte)
+            result = result | (byte << np.uint64(8 * k))
+        write(machine, lanes, result.astype(np.uint32))
 
     return step
 
@@ -255,6 +314,9 @@ MAKERS: dict[str, Callable[[Instruction, Program], Step]] = {
     "mad": _multiply_add,
     "shl": _shift,
     "shr": _shift,
+    "shf": _funnel_shift,
+    "bfe": _extract_bits,
+    "prmt": _permute_bytes,
     "setp": _set_predicate,
     "set": _set,
     "cvt": _convert,
