@@ -21,10 +21,11 @@ from numpy.typing import DTypeLike
 from gpuopt import backends, checkpoint
 from gpuopt.kernels.formats import BY_DTYPE
 from gpuopt.kernels.prologue import Prologue, prologue_at
+from gpuopt.kernels.random import check_seed, key_at
 from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
 from gpuopt.kernels.variant import hyper_row, slots_of
 from gpuopt.memory import copy_of, full_like, library_of, memory_of, moved_to
-from gpuopt.plan import Selection, Tensor, select_all
+from gpuopt.plan import Selection, Tensor, in_model, select_all, stored
 from gpuopt.seen import Seen
 
 __all__ = ["NAG", "SGD", "AdaGrad", "Adam", "AdamW", "Momentum", "Optimizer", "RMSProp", "step"]
@@ -35,13 +36,23 @@ class Options(TypedDict, total=False):
 
     Attributes:
         maximize: Whether to go up the gradient.
-        state_dtype: Dtype of the state that is made from now on; None for each parameter's own.
+        state_dtype: Dtype of the state that is made from now on; None for each parameter's own. With bfloat16 it is
+            rounded stochastically, as it would stand still otherwise.
+        stochastic_rounding: Whether bfloat16 parameters and state are rounded stochastically, so that the mean of what
+            is stored is the value, and small updates add up.
+        seed: Of stochastic rounding, a whole number below 2^32. Random bits go by the order in which names came.
         backend: ``"numpy"``, ``"numba"``, ``"cupy"`` or ``"triton"``; None for the fastest that serves the arrays.
     """
 
     maximize: bool
     state_dtype: DTypeLike | None
+    stochastic_rounding: bool
+    seed: int
     backend: str | None
+
+
+LATER: dict[str, Any] = {"stochastic_rounding": False, "seed": 0}
+"""Settings of every class that older checkpoints have not, with their defaults."""
 
 
 class Common(Options, total=False):
@@ -75,6 +86,8 @@ class Optimizer:
         self.weight_decay = common.get("weight_decay", 0.0)
         self.maximize = common.get("maximize", False)
         self.state_dtype = common.get("state_dtype")
+        self.stochastic_rounding = common.get("stochastic_rounding", False)
+        self.seed = common.get("seed", 0)
         self.backend = common.get("backend")
         self.iter = 0
         self._state: dict[str, dict[str, Any]] = {}
@@ -97,7 +110,8 @@ class Optimizer:
         """
         self._check_settings()
         step = self.iter + 1
-        row = hyper_row(self._prologue(), self._hyper(step))  # type: ignore[arg-type]
+        seed = self.seed if self._rounds_state() else -1
+        row = hyper_row(self._prologue(), self._hyper(step), key=key_at(step, seed))  # type: ignore[arg-type]
         # A mapping may make its arrays when asked: these must live until the step has run.
         arrays, gradients = _paired(params, grads)
         if arrays:
@@ -117,7 +131,7 @@ class Optimizer:
         return {
             "optimizer": type(self).__name__,
             "iter": self.iter,
-            "settings": {name: getattr(self, name) for name in self.settings},
+            "settings": {name: getattr(self, name) for name in (*self.settings, *LATER)},
             "state": {
                 name: {slot: copy_of(array) for slot, array in slots.items()} for name, slots in self._state.items()
             },
@@ -137,9 +151,9 @@ class Optimizer:
         if theirs != mine:
             raise ValueError(f"state_dict must be of {mine}, but is of {theirs}")
         settings, count = state_dict["settings"], state_dict["iter"]
-        if set(settings) != set(self.settings):
+        if not set(self.settings) <= set(settings) <= {*self.settings, *LATER}:
             raise ValueError(f"settings of {mine} must be {sorted(self.settings)}, but are {sorted(settings)}")
-        checked = {name: self._checked(name, value) for name, value in settings.items()}
+        checked = {name: self._checked(name, value) for name, value in {**LATER, **settings}.items()}
         if not isinstance(count, int) or count < 0:
             raise ValueError(f"iter must be an integer >= 0, but is {count!r}")
         state = {}
@@ -180,8 +194,14 @@ class Optimizer:
         """What state starts from."""
         return 0.0
 
+    def _rounds_state(self) -> bool:
+        """Whether state of bfloat16 is rounded stochastically."""
+        return self.stochastic_rounding or (
+            self.state_dtype is not None and _dtype(self.state_dtype).name == "bfloat16"
+        )
+
     def _check_settings(self) -> None:
-        for name in self.settings:
+        for name in (*self.settings, *LATER):
             setattr(self, name, self._checked(name, getattr(self, name)))
         if self.state_dtype is not None:
             _dtype(self.state_dtype)
@@ -189,7 +209,10 @@ class Optimizer:
 
     def _checked(self, name: str, value: Any) -> float | bool:
         """A setting as a Python number, so that hyper is computed in float64 whatever it was given as."""
-        if name in self.switches:
+        if name == "seed":
+            check_seed(value)
+            return int(value)
+        if name in self.switches or name == "stochastic_rounding":
             if not isinstance(value, bool | np.bool_):
                 raise TypeError(f"{name} must be True or False, but is {value!r}")
             return bool(value)
@@ -210,7 +233,8 @@ class Optimizer:
         """What is kept if the arrays are the same, else a selection of new rows, which takes the hyper of ``row``."""
         names, arrays = list(params), list(params.values())
         slots = [slot for slot in self.rule.slots if slot in self.rule.required + self._options()]
-        key = (names, slots, self.backend)
+        rounds = self.stochastic_rounding, self._rounds_state()
+        key = (names, slots, self.backend, rounds)
         kept, self._kept = self._kept, None  # until all is well again
         if kept is not None and key == kept.key and kept.params.same(arrays) and _look(arrays) == kept.look:
             if kept.grads.same(gradients) and not kept.selection.packs_grads:
@@ -221,8 +245,17 @@ class Optimizer:
                 return kept.selection
         state = {name: self._state_of(name, array, slots) for name, array in params.items()}
         choice = backends.choose("cuda" if library_of(arrays[0]) == "cupy" else "cpu", self.backend)
+        places = {name: index for index, name in enumerate({**self._state, **state})}
         tensors = [
-            Tensor(repr(name), (param, grad, *map(state[name].get, slots_of(self.rule)[2:])))
+            Tensor(
+                repr(name),
+                (
+                    stored(param, self.stochastic_rounding),
+                    grad,
+                    *(stored(state[name].get(slot), self._rounds_state()) for slot in slots_of(self.rule)[2:]),
+                ),
+                whereabouts=in_model(places[name]),
+            )
             for name, param, grad in zip(names, arrays, gradients, strict=True)
         ]
         selection = select_all(self.rule, tensors, choice.driver)
@@ -238,7 +271,8 @@ class Optimizer:
         dtype = self.state_dtype
         if isinstance(dtype, type | np.dtype):
             dtype = np.dtype(dtype).name
-        shown = {**settings, "state_dtype": dtype, "backend": self.backend}
+        later = {name: getattr(self, name) for name in LATER}
+        shown = {**settings, "state_dtype": dtype, **later, "backend": self.backend}
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __getstate__(self) -> dict[str, Any]:

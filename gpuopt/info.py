@@ -13,6 +13,7 @@ from rich.text import Text
 
 import gpuopt
 from gpuopt import backends, machine
+from gpuopt.footprint import choices
 from gpuopt.kernels.drivers import DRIVERS
 
 UNKNOWN = "unknown"
@@ -92,6 +93,14 @@ def sections(found: Info) -> Iterator[tuple[str, Section]]:
         yield "GPU memory", [("copy", _copy(found["copy"]["cuda"]))]
     if not header["gpus"]:
         yield "GPU", [("none", "nvidia-smi lists no NVIDIA GPU, or is not there")]
+    yield "Bytes of Adam", list(_choices())
+
+
+def _choices() -> Iterator[tuple[str, str]]:
+    """Each way to keep parameters and state, and its bytes."""
+    for choice in choices():
+        bytes_ = f"{choice.stored:2} per parameter, {choice.moved} moved in a step"
+        yield choice.dtype, f"{bytes_}: {choice.options}" if choice.options else bytes_
 
 
 def _build(header: machine.Machine) -> Section:

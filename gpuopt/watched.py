@@ -37,20 +37,27 @@ class Entries(dict[str, Any]):
         is_lent: Whether others have got hold of tensors in it, so that they may put other memory under them at any
             time.
         made: Names that were in it when it was made.
+        versions: Of the parameter, when its original last was known to belong to it; None for not known. Copies and
+            pickles know none, so that whoever makes one has what was written to dropped before.
     """
 
-    __slots__ = ("index", "is_lent", "made", "touched")
+    __slots__ = ("index", "is_lent", "made", "touched", "versions")
 
     def __init__(self, entries: Mapping[str, Any], index: int, touched: Touched, is_lent: bool = False) -> None:
         super().__init__(entries)
         self.index, self.touched, self.is_lent, self.made = index, touched, is_lent, frozenset(entries)
+        self.versions: tuple[int, int] | None = None
+
+    def entry(self, name: str) -> Any:
+        """An entry, for ourselves; None where there is none."""
+        return dict.get(self, name)
 
     def become(self, other: Self) -> Self:
         """This dict with the entries of ``other``, noting where that does; it lacks none of them at any time."""
         dict.update(self, plain(other))
         for name in set(self) - set(other):
             dict.__delitem__(self, name)
-        self.index, self.touched, self.made = other.index, other.touched, other.made
+        self.index, self.touched, self.made, self.versions = other.index, other.touched, other.made, other.versions
         self.is_lent |= other.is_lent
         return self
 

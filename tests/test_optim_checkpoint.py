@@ -98,6 +98,12 @@ EXTRAS = {
     "ema": (torch.float32, {"ema_decay": 0.9}),
     "ema of bf16": (torch.bfloat16, {"ema_decay": 0.9}),
     "master": (torch.bfloat16, {"master_weights": True}),
+    "master of 24 bits, and ema": (torch.bfloat16, {"master_weights": "24bit", "ema_decay": 0.9}),
+    "stochastic": (torch.bfloat16, {"stochastic_rounding": True, "seed": 7}),
+    "stochastic state of a master": (
+        torch.bfloat16,
+        {"master_weights": True, "stochastic_rounding": True, "state_dtype": torch.bfloat16},
+    ),
     "master and ema of fp16": (torch.float16, {"master_weights": True, "ema_decay": 0.9}),
     "bf16 state of fp32": (torch.float32, {"state_dtype": torch.bfloat16}),
     "fp32 state of bf16": (torch.bfloat16, {"state_dtype": torch.float32}),
@@ -125,9 +131,12 @@ def test_extras_and_dtypes_survive(case, extra):
         is_narrow = param.dtype in NARROW
         is_mastered = is_narrow and "master_weights" in extras
         expected = dict.fromkeys(state, extras.get("state_dtype", torch.float32 if is_mastered else param.dtype))
-        expected |= {"step": torch.float32, "master_param": torch.float32}
+        expected |= {"step": torch.float32, "master_param": torch.float32, "param_remainder": torch.int16}
+        if extras.get("master_weights") == "24bit":
+            expected["param_remainder"] = torch.int8
+        original = "param_remainder" if dtype is torch.bfloat16 else "master_param"
         expected["ema"] = torch.float32 if is_narrow else param.dtype
-        assert ("master_param" in state) == is_mastered
+        assert {"master_param", "param_remainder"} & set(state) == ({original} if is_mastered else set())
         assert ("ema" in state) == ("ema_decay" in extras)
         assert {name: tensor.dtype for name, tensor in state.items()} == {name: expected[name] for name in state}
     train(loaded, range(STOP, END))
@@ -418,7 +427,9 @@ CARRIED = {
     "zero_grads": True,
     "error_if_nonfinite": True,
     "master_weights": True,
-    "state_dtype": torch.float32,
+    "stochastic_rounding": True,
+    "seed": 3,
+    "state_dtype": torch.bfloat16,
 }
 
 
@@ -575,7 +586,7 @@ def test_state_of_extras_that_nothing_is_said_of():
     saved = saver.state_dict()
     for group in saved["param_groups"]:
         del group["ema_decay"], group["master_weights"]
-    with pytest.warns(UserWarning, match=r"^the state dict has (ema|master_param), but says nothing of ") as caught:
+    with pytest.warns(UserWarning, match=r"^the state dict has (ema|param_remainder), but says nothing of ") as caught:
         new(gpuopt, "AdamW", params(torch.bfloat16)).load_state_dict(saved)
     assert [each.filename for each in caught] == [__file__] * 2
     new(gpuopt, "AdamW", params(torch.bfloat16), ema_decay=0.9, master_weights=True).load_state_dict(saved)

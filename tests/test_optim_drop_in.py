@@ -185,8 +185,8 @@ def test_printed(name: str) -> None:
     assert set(expected.splitlines()) <= set(shown.splitlines())
     assert shown.endswith(
         "\n\nAll groups\n    backend: numpy\n    ema_decay: 0.5\n    error_if_nonfinite: False\n"
-        "    master_weights: False\n    max_grad_norm: 1.0\n    norm_group: None\n    state_dtype: None\n"
-        "    zero_grads: False\n)"
+        "    master_weights: False\n    max_grad_norm: 1.0\n    norm_group: None\n    seed: 0\n"
+        "    state_dtype: None\n    stochastic_rounding: False\n    zero_grads: False\n)"
     )
     optimizer.backend = None
     assert f"    backend: None ({backends.choose('cpu').name})\n" in repr(optimizer)
@@ -254,6 +254,9 @@ EXTRAS_IN_GROUPS: list[tuple[str, Any]] = [
     ("ema_decay", 0.5),
     ("zero_grads", True),
     ("master_weights", True),
+    ("master_weights", "24bit"),
+    ("stochastic_rounding", True),
+    ("seed", 1),
     ("state_dtype", torch.float32),
     ("backend", "numpy"),
     ("error_if_nonfinite", True),

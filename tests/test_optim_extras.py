@@ -334,7 +334,8 @@ def test_masters(name: str, dtype: torch.dtype, backend: str) -> None:
     rtol, atol = TORCH["float32"]
     for param, other in zip(ours, theirs, strict=True):
         state = dict(optimizer.state[param])
-        master = state.pop("master_param")
+        del state["param_remainder" if dtype is torch.bfloat16 else "master_param"]
+        master = optimizer.master_weight(param)
         assert torch.equal(param, master.to(dtype))
         assert sorted(state) == sorted(expected.state[other])
         torch.testing.assert_close(master, other.detach(), rtol=rtol, atol=atol)
@@ -361,14 +362,14 @@ def _replaced(param: torch.nn.Parameter, values: torch.Tensor) -> None:
 @pytest.mark.parametrize("layout", ["contiguous", "transposed", "gaps"])
 @pytest.mark.parametrize("write", [_written, _loaded, _replaced])
 @pytest.mark.parametrize("name", ["AdamW", "SGD"])
-def test_an_original_follows_where_its_parameter_was_written_to(
+def test_an_original_of_float16_follows_where_its_parameter_was_written_to(
     name: str, write: Callable[..., None], layout: str, limit: float | None
 ) -> None:
     def made(dtype: torch.dtype) -> torch.nn.Parameter:
         whole = drawn(torch.empty(6, 8), 1).to(dtype)
         return torch.nn.Parameter({"contiguous": whole, "transposed": whole.t(), "gaps": whole[:, ::2]}[layout])
 
-    param, twin = made(torch.bfloat16), made(torch.float32)
+    param, twin = made(torch.float16), made(torch.float32)
     optimizer = getattr(gpuopt, name)([param], **OPTIONS[name], master_weights=True, max_grad_norm=limit)
     expected = getattr(gpuopt, name)([twin], **OPTIONS[name], max_grad_norm=limit)
     twin.data.copy_(param.detach().float())
@@ -380,13 +381,13 @@ def test_an_original_follows_where_its_parameter_was_written_to(
             changed = torch.zeros_like(values, dtype=torch.bool)
             changed[1:3] = True
             with torch.no_grad():
-                twin.copy_(torch.where(changed & (twin.bfloat16() != values), values.float(), twin))
+                twin.copy_(torch.where(changed & (twin.half() != values), values.float(), twin))
         grad = drawn(param, 10 + seed)
         param.grad, twin.grad = torch.empty_like(param).copy_(grad), torch.empty_like(twin).copy_(grad.float())
         optimizer.step()
         expected.step()
         assert torch.equal(optimizer.state[param]["master_param"], twin.detach())
-        assert torch.equal(param, twin.detach().bfloat16())
+        assert torch.equal(param, twin.detach().half())
 
 
 @pytest.mark.parametrize("order", ["model first", "optimizer first"])
@@ -404,8 +405,8 @@ def test_an_original_that_is_loaded_with_its_model_is_kept(order: str) -> None:
         load()
     for each in (optimizer, loaded):
         each.step()
-    assert not torch.equal(optimizer.state[straight]["master_param"], straight.detach().float())
-    assert torch.equal(optimizer.state[straight]["master_param"], loaded.state[param]["master_param"])
+    assert not torch.equal(optimizer.master_weight(straight), straight.detach().float())
+    assert torch.equal(optimizer.master_weight(straight), loaded.master_weight(param))
 
 
 def test_a_model_that_is_loaded_without_its_optimizer_is_what_is_stepped() -> None:
@@ -426,7 +427,8 @@ def test_averaged_weights_leave_originals_alone() -> None:
         second.step()
         with first.averaged_weights():
             pass
-    assert torch.equal(first.state[param]["master_param"], second.state[other]["master_param"])
+    assert torch.equal(first.master_weight(param), second.master_weight(other))
+    assert first.state[param]["param_remainder"].any()
 
 
 def test_wide_parameters_have_no_master() -> None:
@@ -443,6 +445,8 @@ def test_state_of_another_dtype(name: str) -> None:
     for param, other in zip(pair.ours, pair.theirs, strict=True):
         for key, value in pair.optimizer.state[param].items():
             assert value.dtype == (torch.float32 if key == "step" else torch.bfloat16)
+            if key == "step" and name == "SGD":  # which has one for its random bits alone
+                continue
             torch.testing.assert_close(value.float(), pair.expected.state[other][key], rtol=rtol, atol=atol)
         if name != "Adagrad":  # whose first value is rounded, which the step reads
             torch.testing.assert_close(param, other, rtol=TORCH["float32"][0], atol=TORCH["float32"][1])
@@ -474,7 +478,7 @@ def test_what_was_switched_off_starts_anew() -> None:
     param = bf16_parameter()
     optimizer = gpuopt.SGD([param], lr=1.0, master_weights=True, ema_decay=0.5)
     optimizer.step()
-    assert set(optimizer.state[param]) == {"master_param", "ema"}
+    assert set(optimizer.state[param]) == {"param_remainder", "ema"}
     optimizer.master_weights, optimizer.ema_decay = False, None
     with pytest.raises(RuntimeError, match="ema_decay must be given"), optimizer.averaged_weights():
         pass
@@ -493,14 +497,14 @@ def test_what_torch_has_cast_is_widened() -> None:
     torchs = torch.optim.Adam([other])
     torchs.load_state_dict(optimizer.state_dict())
     torchs.step()
-    assert torchs.state[other]["master_param"].dtype is torch.bfloat16
+    assert torchs.state[other]["param_remainder"].dtype is torch.bfloat16
     back = gpuopt.Adam([other], lr=0.0, master_weights=True, ema_decay=0.5)
     back.load_state_dict(torchs.state_dict())
     back.param_groups[0]["lr"] = 0.0
     before = other.detach().clone()
     back.step()
-    assert {value.dtype for value in back.state[other].values()} == {torch.float32}
-    assert torch.equal(back.state[other]["master_param"], before.float())
+    assert {value.dtype for value in back.state[other].values()} == {torch.float32, torch.int16}
+    assert torch.equal(back.master_weight(other), before.float())
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adagrad"])

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from itertools import chain
 from operator import attrgetter
 from threading import get_ident
-from typing import Any, ClassVar, TypeVar, cast, overload
+from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 
 import torch
 
@@ -15,16 +15,17 @@ from gpuopt import backends
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
 from gpuopt.optim import checkpoint, sparse
-from gpuopt.optim.extras import DEFAULTS, NAMES, TORCHS, check, check_group, check_params, is_flat
+from gpuopt.optim.extras import DEFAULTS, NAMES, TORCHS, check, check_group, check_params, is_flat, rounds_state
 from gpuopt.optim.member import Recipe
 from gpuopt.optim.norm import Read, check_finite, clip, read, tell_overflow, total, unscale
+from gpuopt.optim.originals import NARROW, drop_if_written, values_of
 from gpuopt.optim.processes import Processes
 from gpuopt.optim.rows import Rows
 from gpuopt.optim.selection import Scaling, Selection, Settings
 from gpuopt.optim.settings import SWITCHES, check_number, check_switch, names_of
-from gpuopt.optim.shards import increment_versions, is_shard, local, placed_grad, reshard_modules
+from gpuopt.optim.shards import increment_versions, is_shard, local, placed_grad, reshard_modules, versions_of
 from gpuopt.optim.state import EMA, STEP
-from gpuopt.watched import States
+from gpuopt.watched import Entries, States
 
 Group = dict[str, Any]
 
@@ -69,7 +70,9 @@ class Fused(torch.optim.Optimizer):
     error_if_nonfinite: bool
     zero_grads: bool
     ema_decay: float | None
-    master_weights: bool
+    master_weights: bool | Literal["24bit"]
+    stochastic_rounding: bool
+    seed: int
     norm_group: torch.distributed.ProcessGroup | None
     state_dtype: torch.dtype | None
 
@@ -193,13 +196,28 @@ class Fused(torch.optim.Optimizer):
         if self._is_averaged:
             raise RuntimeError("the averaged weights are in place already")
         originals = [(p, local(p).detach().clone()) for p, _ in averages]
+        untouched = [
+            (p, state) for p, state in states if isinstance(state, Entries) and state.versions == versions_of(p)
+        ]
         self._is_averaged = True
         try:
             _assign(averages)
             yield
         finally:
             _assign(originals)
+            for p, state in untouched:
+                state.versions = versions_of(p)
             self._is_averaged = False
+
+    def master_weight(self, param: torch.Tensor) -> torch.Tensor:
+        """What is stepped and ``param`` is rounded from, with ``master_weights``, as a new tensor of float32.
+
+        Of a parameter without, as one that was never stepped, its own values.
+        """
+        drop_if_written(param, self.state.get(param))
+        whole = param.detach().to(torch.float32 if param.dtype in NARROW else param.dtype, copy=True)
+        local(whole).copy_(values_of(param, self.state.get(param, {})))
+        return whole
 
     def add_param_group(self, param_group: Group) -> None:
         """As torch's.
@@ -220,6 +238,7 @@ class Fused(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with those extras in every group that are not at their defaults, but for ``backend``."""
+        self._drop_what_was_written()
         with checkpoint.saving(self):
             return super().state_dict()
 
@@ -253,11 +272,14 @@ class Fused(torch.optim.Optimizer):
         """
         if self.norm_group is not None:
             raise TypeError("norm_group must be None for copies and pickles of an optimizer: use its state_dict")
+        self._drop_what_was_written()
         own = {name: getattr(self, name) for name in ("last_grad_norm", "_scheduled", "_is_torn")}
         return {**super().__getstate__(), **self._extras(), **own, "_unsaid": dict(self._unsaid)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for name, value in DEFAULTS.items():  # of a pickle from before there was one of them
+            self.__dict__.setdefault(name, value)
         for group in self.param_groups:
             for name, value in self.defaults.items():  # some of which torch's checkpoints have not
                 group.setdefault(name, value)
@@ -266,6 +288,11 @@ class Fused(torch.optim.Optimizer):
         if "_unsaid" not in self.__dict__:  # of a pickle from before there was this
             extras = self._extras()
             self._unsaid = {name: default for name, default in DEFAULTS.items() if extras[name] == default}
+
+    def _drop_what_was_written(self) -> None:
+        """Drops the remainders of parameters that others have written to, before anything is made of them."""
+        for param in self._params():
+            drop_if_written(param, self.state.get(param))
 
     def _has_sparse_grads(self) -> bool:
         """Whether the gradient of a parameter is sparse, and that is no error."""
@@ -492,8 +519,11 @@ class Fused(torch.optim.Optimizer):
             self._launch_sparse(each)
         if not (selections and selections[0].skips):
             rows.keep_state()
+        bystanders = rows.bystanders() if self.master_weights and not rows.is_whole else []
         for selection in selections:
             selection.step()
+        for member in bystanders:
+            member.keep_versions()
         self._is_torn = False
 
     def _launch_sparse(self, each: sparse.Sparse) -> None:
@@ -535,7 +565,8 @@ class Fused(torch.optim.Optimizer):
                     "differentiable must be False, since autograd does not see into a fused step; "
                     f"torch.optim.{type(self).__name__} can be differentiated"
                 )
-        extras = self.backend, self.zero_grads, self.state_dtype, self.master_weights, self.norm_group
+        storage = self.state_dtype, self.master_weights, self.stochastic_rounding
+        extras = self.backend, self.zero_grads, *storage, self.norm_group
         averages = self.ema_decay is not None
         capturable = any(group.get("capturable") for group in self.param_groups)
         slots = tuple([(*self.rule.required, *self._options(group)) for group in self.param_groups])
@@ -547,7 +578,8 @@ class Fused(torch.optim.Optimizer):
         """A group's settings in the order of :func:`gpuopt.kernels.schedule.row_at`."""
         average_weight = 0.0 if self.ema_decay is None else 1 - self.ema_decay
         switches = float(self._decoupled(group)), float(group["maximize"])
-        return (*Common(group["lr"], group["weight_decay"], *switches, average_weight), *self._settings(group))
+        seed = float(self.seed) if rounds_state(self.stochastic_rounding, self.state_dtype) else -1.0
+        return (*Common(group["lr"], group["weight_decay"], *switches, average_weight, seed), *self._settings(group))
 
 
 def _assign(pairs: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:

@@ -14,8 +14,8 @@ import torch
 
 from gpuopt.kernels.warn import warn
 from gpuopt.optim.extras import DEFAULTS, LOCAL, check
-from gpuopt.optim.state import EMA, MASTER, STEP, missing_from
-from gpuopt.watched import Entries
+from gpuopt.optim.originals import MASTER, REMAINDER, as_kept, as_saved, check_saved
+from gpuopt.optim.state import EMA, STEP, missing_from
 
 if TYPE_CHECKING:
     from gpuopt.optim.base import Fused
@@ -42,7 +42,7 @@ def saving(optimizer: Fused) -> Iterator[None]:
     def complete(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         states, groups = state_dict["state"], state_dict["param_groups"]
         extras = {name: getattr(optimizer, name) for name in _SAVED if getattr(optimizer, name) != _SAVED[name]}
-        plain = {key: dict(own) if isinstance(own, Entries) else own for key, own in states.items()}
+        plain = {key: _saved(own) if isinstance(own, dict) else own for key, own in states.items()}
         return {**state_dict, "state": plain, "param_groups": [{**group, **extras} for group in groups]}
 
     handle = optimizer.register_state_dict_post_hook(complete, prepend=True)
@@ -104,6 +104,7 @@ def _check(optimizer: Fused, state_dict: Mapping[str, Any]) -> None:
         listed.update(group["params"])
     for key, entries in state_dict["state"].items():
         if key in listed and isinstance(entries, dict):
+            check_saved(entries, f"{key}")
             lacking = missing_from(entries, optimizer.rule, optimizer.rule.required)
             if lacking:
                 raise ValueError(
@@ -138,10 +139,18 @@ def _restore(optimizer: Fused, extras: Mapping[str, Any]) -> None:
             setattr(optimizer, name, value)
         elif current != value and value != _SAVED[name]:
             warn(f"{name} stays {current!r}, as this optimizer was told, where the state dict has {value!r}")
-    for name, entry in (("ema_decay", EMA), ("master_weights", MASTER)):
+    for name, entry in (("ema_decay", EMA), ("master_weights", MASTER), ("master_weights", REMAINDER)):
         kept = any(isinstance(entries, dict) and entry in entries for entries in optimizer.state.values())
         if kept and name in unsaid and not getattr(optimizer, name):
             warn(f"the state dict has {entry}, but says nothing of {name}: set it, or the next step drops {entry}")
+
+
+def _saved(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A plain dict of the state of one parameter."""
+    saved = dict(entries)
+    if isinstance(saved.get(REMAINDER), torch.Tensor):
+        saved[REMAINDER] = as_saved(saved[REMAINDER])
+    return saved
 
 
 def _boxed(entries: Any) -> Any:
@@ -158,4 +167,5 @@ def _unbox(optimizer: Fused) -> None:
         for name, value in entries.items():
             if isinstance(value, _Box):
                 moves = isinstance(param, torch.Tensor)
-                entries[name] = value.tensor.to(param.device) if moves else value.tensor
+                tensor = value.tensor.to(param.device) if moves else value.tensor
+                entries[name] = as_kept(tensor) if name == REMAINDER else tensor

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from math import isfinite
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 
 from gpuopt.backends import check_name
 from gpuopt.kernels.formats import BY_DTYPE
+from gpuopt.kernels.random import check_seed
 
 
 class Extras(TypedDict, total=False):
@@ -27,14 +28,23 @@ class Extras(TypedDict, total=False):
             nothing else, for which ``torch.amp.GradScaler`` leaves it to the step to unscale them.
         ema_decay: Decay of an exponential moving average of the parameters, kept as ``ema`` in their state and put in
             their place by :meth:`~gpuopt.optim.base.Fused.averaged_weights`. None for none.
-        master_weights: Whether float16 and bfloat16 parameters have a float32 original, kept as ``master_param`` in
-            their state, which is stepped and of which they are a rounded copy. Where one was written to since the
-            last step, its original follows, but not where that was through ``.data``, of which PyTorch keeps no count.
+        master_weights: Whether float16 and bfloat16 parameters have an original of float32's precision, which is
+            stepped and which they are rounded from. Beside a bfloat16 parameter it takes a remainder of 16 bits, kept
+            as ``param_remainder`` in its state; ``"24bit"`` for one of 8 bits. A float16 parameter has a float32
+            original either way, kept as ``master_param``, and so has a flat one of ``FullyShardedDataParallel``. Where
+            a parameter was written to since the last step, its original follows, and what is beside a bfloat16 one is
+            dropped, but not where that was through ``.data``, of which PyTorch keeps no count.
+        stochastic_rounding: Whether bfloat16 parameters and state are rounded stochastically, so that the mean of what
+            is stored is the value, and small updates add up. A parameter that has an original is not rounded so, and
+            state that ``state_dtype`` makes bfloat16 always is.
+        seed: Of stochastic rounding, a whole number below 2^32. The same seed gives the same bits, on every backend and
+            however parameters are sharded. Where several optimizers have parts of a model, give each one of its own.
         norm_group: A process group over which norm and overflow are added up after the meshes of DTensors, which need
             none: of the processes that hold other parameters of the same model, as the stages of a pipeline do, or flat
             shards, as with ``FullyShardedDataParallel`` and ``ZeroRedundancyOptimizer``. None for none.
         state_dtype: Of the rule's slots that are made from now on, of real parameters; None for that of the
-            parameter, or of its original.
+            parameter, or of its original. With ``torch.bfloat16`` they are rounded stochastically: rounded to nearest,
+            an average that decays by less than half a unit in a step, as by a beta of 0.999, would never fall.
 
     An original or an average that is switched off is dropped at the next step.
 
@@ -46,7 +56,9 @@ class Extras(TypedDict, total=False):
     error_if_nonfinite: bool
     zero_grads: bool
     ema_decay: float | None
-    master_weights: bool
+    master_weights: bool | Literal["24bit"]
+    stochastic_rounding: bool
+    seed: int
     norm_group: torch.distributed.ProcessGroup | None
     state_dtype: torch.dtype | None
 
@@ -77,6 +89,8 @@ DEFAULTS: Extras = {
     "zero_grads": False,
     "ema_decay": None,
     "master_weights": False,
+    "stochastic_rounding": False,
+    "seed": 0,
     "norm_group": None,
     "state_dtype": None,
 }
@@ -103,9 +117,14 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
     for name, value in extras.items():
         if name not in DEFAULTS:
             raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}")
-        if isinstance(DEFAULTS[name], bool) and not isinstance(value, bool):  # type: ignore[literal-required]
+        is_switch = isinstance(DEFAULTS[name], bool) and name != "master_weights"  # type: ignore[literal-required]
+        if is_switch and not isinstance(value, bool):
             raise TypeError(f"{name} must be True or False, but is {value!r}")
     check_name(extras.get("backend"))
+    master, seed = extras.get("master_weights", False), extras.get("seed", 0)
+    if not isinstance(master, bool) and not (isinstance(master, str) and master == "24bit"):
+        raise ValueError(f"master_weights must be True, False or '24bit', but is {master!r}")
+    check_seed(seed)
     norm, decay = extras.get("max_grad_norm"), extras.get("ema_decay")
     if norm is not None and not (_is_number(norm) and norm >= 0):
         raise ValueError(f"max_grad_norm must be a number >= 0 or None, but is {norm!r}")
@@ -123,6 +142,11 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
     dtype = extras.get("state_dtype")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in BY_DTYPE):
         raise ValueError(f"state_dtype must be torch.{', torch.'.join(BY_DTYPE)} or None, but is {dtype!r}")
+
+
+def rounds_state(stochastic_rounding: bool, state_dtype: torch.dtype | None) -> bool:
+    """Whether state of bfloat16 is rounded stochastically."""
+    return stochastic_rounding or state_dtype is torch.bfloat16
 
 
 def check_group(group: Mapping[str, Any], extras: Mapping[str, Any], index: int) -> None:

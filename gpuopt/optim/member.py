@@ -7,10 +7,22 @@ from typing import Any, NamedTuple, Self
 import torch
 
 from gpuopt.kernels.rules import Rule
+from gpuopt.kernels.table import Whereabouts
 from gpuopt.memory import memory_of
-from gpuopt.optim.shards import check_param, check_placed, local, versions_of
-from gpuopt.optim.state import EMA, MASTER, STEP, Wanted, check_state, real, renew_original, state_of, step_of
-from gpuopt.plan import Tensor
+from gpuopt.optim.extras import rounds_state
+from gpuopt.optim.originals import (
+    MASTER,
+    REMAINDER,
+    MasterWeights,
+    adopt,
+    drop_if_written,
+    follow,
+    format_with,
+    original_in,
+)
+from gpuopt.optim.shards import check_param, check_placed, local, versions_of, whereabouts
+from gpuopt.optim.state import EMA, STEP, Wanted, check_state, real, state_of, step_of
+from gpuopt.plan import Stored, Tensor, in_model, stored
 from gpuopt.watched import Entries, Touched, plain
 
 address_of = torch.Tensor.data_ptr
@@ -24,7 +36,8 @@ class Recipe(NamedTuple):
         owner: The class of the optimizer, for error messages.
         for_sparse: What to use for sparse gradients instead; empty for nothing.
         takes_sparse: Whether parameters with sparse gradients are stepped otherwise.
-        backend, zero_grads, state_dtype, master_weights, norm_group: Those of :class:`~gpuopt.optim.extras.Extras`.
+        backend, zero_grads, state_dtype, master_weights, stochastic_rounding, norm_group: Those of
+            :class:`~gpuopt.optim.extras.Extras`.
         averages: Whether there are averages of the parameters.
         initial: What the first slot starts from.
         scheduled: Whether step counts are on the device, if the backend can follow a schedule.
@@ -40,7 +53,8 @@ class Recipe(NamedTuple):
     backend: str | None
     zero_grads: bool
     state_dtype: torch.dtype | None
-    master_weights: bool
+    master_weights: MasterWeights
+    stochastic_rounding: bool
     norm_group: Any
     averages: bool
     initial: float
@@ -77,7 +91,7 @@ class Member:
         address: Where the parameter was.
         misaligned: Bytes by which its gradient missed the alignment of its elements.
         state_addresses: The tensors of the state but the step count, which is a view of ours, and where they were.
-        versions: Of the parameter, when it last was a rounded copy of its original; None for not known.
+        earlier: An entry of the state before, from which an original that is new is to go on.
     """
 
     def __init__(self, index: int, group: int, param: torch.Tensor, grad: torch.Tensor, state: Entries) -> None:
@@ -87,16 +101,51 @@ class Member:
         self.misaligned = address_of(grad) % grad.element_size()
         tensors = [entry for name, entry in dict.items(state) if name != STEP and isinstance(entry, torch.Tensor)]
         self.state_addresses = [(tensor, address_of(local(tensor))) for tensor in tensors]
-        self.versions: tuple[int, int] | None = None
+        self.earlier: torch.Tensor | None = None
 
     @property
-    def is_copy(self) -> bool:
-        """Whether the parameter is a rounded copy of an original."""
-        return dict.__contains__(self.state, MASTER)
+    def has_original(self) -> bool:
+        """Whether the parameter is rounded from an original."""
+        return self.state.entry(MASTER) is not None or self.state.entry(REMAINDER) is not None
+
+    @property
+    def is_as_left(self) -> bool:
+        """Whether nobody is known to have written to the parameter since its original was known to belong to it."""
+        return self.state.versions == versions_of(self.param)
 
     def renew_original(self) -> None:
         """Has the original follow where others have written to the parameter since it was stepped."""
-        renew_original(local(self.param).detach(), local(dict.__getitem__(self.state, MASTER)))
+        if self.is_as_left:
+            return
+        original = self.state.entry(MASTER)
+        if original is not None:
+            follow(local(self.param).detach(), local(original))
+            self.keep_versions()
+        else:
+            drop_if_written(self.param, self.state)
+
+    def adopt(self) -> None:
+        """Has an original that is new go on from the earlier one, where there is one, when the step is about to write.
+
+        The parameter may be changed too, which with its remainder is what it was.
+        """
+        if self.earlier is not None:
+            adopt(local(self.param).detach(), local(self.state.entry(REMAINDER)), local(self.earlier))
+            self.earlier = None
+
+    def descend_from(self, given: dict[str, Any]) -> None:
+        """Notes what is known of the original from the state before: nothing, where that was loaded."""
+        earlier = original_in(plain(given))
+        remainder = self.state.entry(REMAINDER)
+        if earlier is None:
+            self.keep_versions()
+        elif remainder is not None:
+            self.state.versions = given.versions if isinstance(given, Entries) else None
+            self.earlier = None if earlier[1].dtype is remainder.dtype else earlier[1]
+
+    def keep_versions(self) -> None:
+        """Notes that the parameter is what its original is rounded to."""
+        self.state.versions = versions_of(self.param)
 
     def holds(self, grad: torch.Tensor) -> bool:
         """Whether the row still holds, with this gradient wherever it is."""
@@ -140,6 +189,7 @@ def member_of(
     if param.is_conj():
         raise ValueError(f"param {name} must not be a view that conjugates, but is one: call resolve_conj()")
     check_param(param, name)
+    drop_if_written(param, given)
     base, grad, slots = real(local(param).detach()), real(own_grad), recipe.slots[group]
     memory_of(base, f"param {name}")
     old = plain(given)
@@ -148,17 +198,27 @@ def member_of(
     if any(isinstance(old.get(slot), torch.Tensor) and old[slot].is_sparse for slot in slots):
         raise RuntimeError(f"state of param {name} must be dense, as its gradient is, but is sparse: clear it")
     wanted = Wanted(slots, recipe.initial, recipe.state_dtype, recipe.master_weights, recipe.averages)
-    check_placed(param, name, {key: old[key] for key in (*slots, MASTER, EMA) if old.get(key) is not None})
+    placed = (*slots, MASTER, REMAINDER, EMA)
+    check_placed(param, name, {key: old[key] for key in placed if old.get(key) is not None})
     state = state_of(param, old, wanted)
     count = step_of(old, slots)
     if recipe.counts[group]:
         state[STEP] = count
     # Tensors that we have not made ourselves are in the hands of whoever has put them there.
     is_lent = given.is_lent if isinstance(given, Entries) else bool(given)
-    own = [real(local(state[slot])) if slot in slots else None for slot in recipe.rule.slots]
+    rounds = rounds_state(recipe.stochastic_rounding, recipe.state_dtype)
+    own = [stored(real(local(state[slot])), rounds) if slot in slots else None for slot in recipe.rule.slots]
     average = real(local(state[EMA])) if recipe.averages else None
-    stepped, copy = (local(state[MASTER]), base) if MASTER in state else (base, None)
     member = Member(index, group, param, grad, Entries(state, index, touched, is_lent))
-    if member.is_copy and MASTER not in old:
-        member.versions = versions_of(param)
-    return member, Tensor(name, (stepped, grad, *own, average, copy)), count
+    stepped: Any = stored(base, recipe.stochastic_rounding)
+    copy = None
+    if MASTER in state:
+        stepped, copy = local(state[MASTER]), base
+    elif REMAINDER in state:
+        remainder = local(state[REMAINDER])
+        stepped = Stored(format_with(remainder), (base, remainder))
+    if member.has_original:
+        member.descend_from(given)
+    is_random = any(isinstance(slot, Stored) and slot.format.is_random for slot in (stepped, *own))
+    where = in_model(index, whereabouts(param, name)) if is_random else Whereabouts()
+    return member, Tensor(name, (stepped, grad, *own, average, copy), whereabouts=where), count

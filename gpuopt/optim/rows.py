@@ -32,6 +32,7 @@ class Rows:
     Attributes:
         new: Those members whose state the optimizer has not been given yet.
         sparse: Parameters whose gradients are sparse, which the last selection leaves out.
+        is_whole: Whether the last selection was of all parameters.
         processes: Those that hold the parameters together.
     """
 
@@ -53,6 +54,7 @@ class Rows:
         self._selections: dict[tuple[int, ...] | None, list[Selection]] = {}
         self.new: list[Member] = []
         self.sparse: list[Sparse] = []
+        self.is_whole = False
         self._may_be_sparse: set[int] = set()
         self._touched = states.touched = Touched()
 
@@ -82,8 +84,8 @@ class Rows:
         present = [grad for grad in grads if grad is not None]
         if not present:
             return []
-        whole = len(present) == len(grads)
-        stepped = None if whole else tuple([index for index, grad in enumerate(grads) if grad is not None])
+        self.is_whole = len(present) == len(grads)
+        stepped = None if self.is_whole else tuple([index for index, grad in enumerate(grads) if grad is not None])
         if self._touched.news:
             self._forget_touched()
         selections = self._selections.get(stepped)
@@ -102,6 +104,13 @@ class Rows:
                 del self._selections[next(iter(self._selections))]
             self._selections[stepped] = selections
         return selections
+
+    def bystanders(self) -> list[Member]:
+        """Members that have originals, whose parameters nobody is known to have written to since.
+
+        A step over some of them counts as a write to all that are views of the same memory.
+        """
+        return [m for m in self._members if m is not None and m.has_original and m.is_as_left]
 
     def keep_state(self) -> None:
         """Gives the optimizer the state of rows that are new."""

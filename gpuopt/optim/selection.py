@@ -14,7 +14,7 @@ from gpuopt.kernels.signals import Signals
 from gpuopt.optim.device import Device
 from gpuopt.optim.member import Look, Member, address_of
 from gpuopt.optim.settings import PLAIN, check_number, names_of
-from gpuopt.optim.shards import increment_versions, is_shard, locals_of, versions_of
+from gpuopt.optim.shards import increment_versions, is_shard, locals_of
 from gpuopt.optim.state import real
 from gpuopt.seen import Seen
 
@@ -83,7 +83,7 @@ class Selection:
         self._strides = _unless_contiguous(member.look for member in members)
         self._grad_strides = _unless_contiguous(member.grad_look for member in members)
         self._grad_dtypes = [member.grad_look.dtype for member in members]
-        self._copies = [member for member in members if member.is_copy]
+        self._mastered = [member for member in members if member.has_original]
         self._is_complex = any(member.look.dtype.is_complex for member in members)
         self._grad_numels = [member.grad_look.numel for member in members]
         self._grad_addresses: list[int] = []
@@ -152,9 +152,8 @@ class Selection:
 
     def renew_originals(self) -> None:
         """Has originals follow parameters that others have written to, before anything is read for the step."""
-        for member in self._copies:
-            if member.versions != versions_of(member.param):
-                member.renew_original()
+        for member in self._mastered:
+            member.renew_original()
 
     def sum_squares(self, part: int) -> list[Any]:
         """See :meth:`gpuopt.plan.Selection.sum_squares`."""
@@ -163,11 +162,14 @@ class Selection:
     def step(self) -> None:
         """The step, as it was placed. It advances the step counts unless it is skipped."""
         skips = self.skips
+        if not skips:
+            for member in self._mastered:
+                member.adopt()
         self._rows.step(self._threads())
         if not skips:
             increment_versions(self._params, self._is_sharded)
-            for member in self._copies:
-                member.versions = versions_of(member.param)
+            for member in self._mastered:
+                member.keep_versions()
             if not self.home.scheduled:
                 counts = self.home.host_counts[self._rows.indices] + np.float32(1)
                 self.home.host_counts[self._rows.indices] = counts

@@ -8,7 +8,7 @@ import torch
 
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
-from gpuopt.optim.extras import OptionsWithForeach
+from gpuopt.optim.extras import OptionsWithForeach, rounds_state
 from gpuopt.optim.settings import check_numbers
 from gpuopt.optim.sparse import step_sgd
 
@@ -19,8 +19,9 @@ class SGD(Fused, torch.optim.SGD):
     .. math:: b \leftarrow b \mu + g (1 - \tau), \qquad p \leftarrow p - \eta b
 
     where the first step takes :math:`b = g`. Arguments up to ``nesterov`` are torch's, the others
-    :class:`~gpuopt.optim.extras.OptionsWithForeach`. With dampening the state has a ``step``, which torch's has not,
-    where only the GPU knows whether it was the first. Sources and Nesterov's form: :mod:`gpuopt.kernels.rules.sgd`.
+    :class:`~gpuopt.optim.extras.OptionsWithForeach`. The state has a ``step``, which torch's has not, where it
+    is rounded stochastically, and with dampening where only the GPU knows whether it was the first. Sources and
+    Nesterov's form: :mod:`gpuopt.kernels.rules.sgd`.
     """
 
     rule = RULES["sgd"]
@@ -50,4 +51,5 @@ class SGD(Fused, torch.optim.SGD):
         return group["momentum"], group["dampening"], float(group["nesterov"])
 
     def _counts(self, group: Group) -> bool:
-        return bool(self._scheduled and group["momentum"] != 0 and group["dampening"] != 0)
+        begins_anew = self._scheduled and group["momentum"] != 0 and group["dampening"] != 0
+        return bool(begins_anew or rounds_state(self.stochastic_rounding, self.state_dtype))

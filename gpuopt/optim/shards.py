@@ -7,9 +7,12 @@ a DTensor of the same mesh and placements, which distributed checkpoints can sav
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import torch
+
+from gpuopt.kernels.table import Whereabouts
 
 if torch.distributed.is_available():
     from torch.distributed._functional_collectives import AsyncCollectiveTensor
@@ -38,9 +41,23 @@ def locals_of(tensors: Iterable[torch.Tensor]) -> list[torch.Tensor]:
     return [local(tensor) for tensor in tensors]
 
 
-def versions_of(tensor: torch.Tensor) -> tuple[int, int]:
-    """How often ``tensor`` was written to, as itself and by what of it is in this process."""
-    return tensor._version, local(tensor)._version
+def with_local(tensor: torch.Tensor, own: torch.Tensor, shape: Sequence[int], stride: Sequence[int]) -> torch.Tensor:
+    """``own``; where ``tensor`` is a DTensor, one that is placed as it is, of which ``own`` is in this process.
+
+    ``shape`` and ``stride`` are those of the whole.
+    """
+    if not isinstance(tensor, _SHARDS):
+        return own
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]
+    made: torch.Tensor = DTensor.from_local(
+        own, mesh, placements, run_check=False, shape=torch.Size(shape), stride=tuple(stride)
+    )
+    return made
+
+
+def versions_of(tensor: torch.Tensor) -> tuple[int, int] | None:
+    """How often ``tensor`` was written to, as itself and by what of it is in this process; None where nobody counts."""
+    return None if tensor.is_inference() else (tensor._version, local(tensor)._version)
 
 
 def increment_versions(tensors: Sequence[torch.Tensor], are_sharded: bool = True) -> None:
@@ -97,6 +114,31 @@ def check_placed(param: torch.Tensor, name: str, state: Mapping[str, Any]) -> No
                 f"{key} of param {name} must be placed as that is, {_placed(param)}, but is {_placed(tensor)}: load "
                 "state by torch.distributed.checkpoint.state_dict.set_optimizer_state_dict, which shards it"
             )
+
+
+def whereabouts(param: torch.Tensor, name: str) -> Whereabouts:
+    """Where the elements in this process are in the whole of a parameter; all of them follow each other, in memory.
+
+    Raises:
+        ValueError: It is cut along several dimensions after the first, or not in the order of its dimensions.
+    """
+    own = local(param)
+    if not is_shard(param) or own.numel() == 0:
+        return Whereabouts()
+    from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
+
+    mesh, placements = param.device_mesh, param.placements  # type: ignore[attr-defined]
+    sizes, offsets = compute_local_shape_and_global_offset(param.shape, mesh, placements)
+    strides = [prod(param.shape[dim + 1 :]) for dim in range(param.dim())]
+    cut = [dim for dim in range(1, param.dim()) if sizes[dim] != param.shape[dim]]
+    if len(cut) > 1 or not own.is_contiguous():
+        raise ValueError(
+            f"stochastic_rounding must be False, and state_dtype not bfloat16, for param {name}, since it is cut along "
+            f"dimensions {cut} or its local tensor is not contiguous, where elements have no places that random bits "
+            "can go by"
+        )
+    begin = sum(offset * stride for offset, stride in zip(offsets, strides, strict=True))
+    return Whereabouts(begin, prod(sizes[cut[0] :]), prod(param.shape[cut[0] :])) if cut else Whereabouts(begin)
 
 
 def reshard_modules() -> None:

@@ -13,8 +13,9 @@ from torch.optim.adagrad import adagrad
 from torch.optim.sgd import sgd
 
 from gpuopt.kernels.rules import Rule
+from gpuopt.optim.originals import NARROW
 from gpuopt.optim.selection import Scaling
-from gpuopt.optim.state import NARROW, STEP, Wanted, check_state, state_of
+from gpuopt.optim.state import STEP, Wanted, check_state, state_of
 
 
 class Sparse(NamedTuple):
@@ -47,7 +48,8 @@ def check(
     for name, allowed in (
         ("max_grad_norm", (None,)),
         ("ema_decay", (None,)),
-        ("master_weights", (False,) if each.param.dtype in NARROW else (False, True)),
+        ("master_weights", (False,) if each.param.dtype in NARROW else (False, True, "24bit")),
+        ("stochastic_rounding", (False,) if each.param.dtype is torch.bfloat16 else (False, True)),
         ("state_dtype", (None, each.param.dtype)),
     ):
         if extras[name] not in allowed:

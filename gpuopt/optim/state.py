@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import torch
 
 from gpuopt.kernels.rules import Rule
+from gpuopt.optim.originals import MASTER, NARROW, REMAINDER, MasterWeights, original_in, remainder_dtype, values_of
 from gpuopt.optim.shards import local
 
-STEP, EMA, MASTER = "step", "ema", "master_param"
-
-NARROW = (torch.float16, torch.bfloat16)
+STEP, EMA = "step", "ema"
 
 
 class Wanted(NamedTuple):
@@ -22,46 +21,59 @@ class Wanted(NamedTuple):
         slots: State slots of the rule.
         initial: What they start from; a complex slot from this in both of its parts.
         dtype: Theirs; None for that of the parameter, or of its original.
-        master: Whether a parameter of 16 bits has an original of 32.
+        master: Whether a parameter of 16 bits has an original, and which.
         average: Whether there is an average of the parameter.
     """
 
     slots: tuple[str, ...]
     initial: float = 0.0
     dtype: torch.dtype | None = None
-    master: bool = False
+    master: MasterWeights = False
     average: bool = False
 
 
 def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[str, Any]:
     """``old`` with what is wanted and not there made new, and with the layout of ``param``; ``old`` is not changed.
 
-    What is switched off is dropped: an original or an average that was not updated would be stale.
+    What is switched off is dropped: an original or an average that was not updated would be stale. A new remainder is
+    zero; what an earlier original has beyond the parameter is for :func:`~gpuopt.optim.originals.adopt`.
     """
     state = dict(old)
     base = param.detach()
-    if wanted.master and param.dtype in NARROW:
-        if MASTER in state and state[MASTER].dtype is not torch.float32:
-            # torch.optim has cast all state in loading it, and stepped the parameter without its original.
-            del state[MASTER]
+    is_mastered = bool(wanted.master) and param.dtype in NARROW
+    original = original_in(old)
+    were_cast = original is None and any(old.get(name) is not None for name in (MASTER, REMAINDER))
+    for name in (MASTER, REMAINDER):
+        state.pop(name, None)
+    if is_mastered:
+        if were_cast:
             state |= {slot: state[slot].float() for slot in wanted.slots if slot in state and wanted.dtype is None}
-        if MASTER not in state:
-            state[MASTER] = base.float()
-        base = state[MASTER]
-    else:
-        state.pop(MASTER, None)
+        state |= _original_of(base, original, remainder_dtype(param, wanted.master))
+    own_dtype = torch.float32 if is_mastered else None
     for slot in wanted.slots:
         if state.get(slot) is None:
-            state[slot] = _full_like(base, wanted.initial, wanted.dtype)
+            state[slot] = _full_like(base, wanted.initial, wanted.dtype or own_dtype)
     if not wanted.average:
         state.pop(EMA, None)
     elif EMA not in state:
         state[EMA] = base.float() if base.dtype in NARROW else base.clone()
+        if is_mastered:
+            local(state[EMA]).copy_(values_of(param, old))
     elif state[EMA].dtype in NARROW:  # an average of 16 bits would stand still
         state[EMA] = state[EMA].float()
-    for name in {*wanted.slots, MASTER, EMA} & set(state):
+    for name in {*wanted.slots, MASTER, REMAINDER, EMA} & set(state):
         state[name] = _laid_out_like(param, state[name])
     return state
+
+
+def _original_of(
+    base: torch.Tensor, given: tuple[str, torch.Tensor] | None, dtype: torch.dtype | None
+) -> dict[str, torch.Tensor]:
+    """The entry that holds an original, a remainder if that has a ``dtype``: what is given if it is such, else new."""
+    name, tensor = given or ("", base)
+    if dtype is None:
+        return {MASTER: tensor if name == MASTER else base.float()}
+    return {REMAINDER: tensor if name == REMAINDER and tensor.dtype is dtype else torch.zeros_like(base, dtype=dtype)}
 
 
 def real(tensor: torch.Tensor) -> torch.Tensor:
@@ -70,10 +82,13 @@ def real(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def step_of(state: Mapping[str, Any], slots: Iterable[str]) -> Any:
-    """The step count in a state, a number or a tensor; where there is none, whether there has been a step."""
-    if STEP in state:
-        return state[STEP]
-    return float(any(state.get(slot) is not None for slot in slots))
+    """The step count in a state, a number or a tensor; where there is none, whether there has been a step.
+
+    Where no slot of those that are used is there, they begin with the next step, and the count with them.
+    """
+    slots = tuple(slots)
+    has_begun = any(state.get(slot) is not None for slot in slots)
+    return state[STEP] if STEP in state and (has_begun or not slots) else float(has_begun)
 
 
 def missing_from(state: Mapping[str, Any], rule: Rule, slots: Iterable[str]) -> list[str]:
@@ -81,7 +96,9 @@ def missing_from(state: Mapping[str, Any], rule: Rule, slots: Iterable[str]) -> 
 
     Where a rule requires no slot, as SGD's does not, there is nothing that must be.
     """
-    if not rule.required or not any(state.get(name) is not None for name in (STEP, MASTER, EMA, *rule.slots)):
+    if not rule.required or not any(
+        state.get(name) is not None for name in (STEP, MASTER, REMAINDER, EMA, *rule.slots)
+    ):
         return []
     return [name for name in (STEP, *slots) if state.get(name) is None]
 
@@ -98,12 +115,6 @@ def check_state(name: str, state: Mapping[str, Any], rule: Rule, slots: Iterable
             f"state of param {name} must have {', '.join(lacking)}, but has {', '.join(state)} alone: put back what "
             "was deleted, or clear all of the state of this parameter to start anew"
         )
-
-
-def renew_original(param: torch.Tensor, original: torch.Tensor) -> None:
-    """Has ``original`` follow where ``param`` is not its rounded copy, because others have written to it."""
-    differs = original.to(param.dtype).view(torch.int16) != param.view(torch.int16)
-    original.copy_(torch.where(differs, param.to(original.dtype), original))
 
 
 def _full_like(base: torch.Tensor, value: float, dtype: torch.dtype | None) -> torch.Tensor:

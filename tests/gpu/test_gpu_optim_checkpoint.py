@@ -20,6 +20,8 @@ from gpuopt.kernels.drivers import DRIVERS
 EXTRAS = {
     "none": (torch.float32, {}),
     "master and ema": (torch.bfloat16, {"ema_decay": 0.9, "master_weights": True}),
+    "24 bits": (torch.bfloat16, {"master_weights": "24bit", "state_dtype": torch.bfloat16}),
+    "stochastic": (torch.bfloat16, {"stochastic_rounding": True, "seed": 3}),
     "bf16 state": (torch.float32, {"state_dtype": torch.bfloat16}),
 }
 

@@ -53,7 +53,7 @@ def test_extras(worlds: Worlds, options: dict[str, Any]) -> None:
 
 def test_state_is_placed_as_parameters(worlds: Worlds) -> None:
     for entries in worlds(4).run(sharded_extras.placements_of_state):
-        assert {name for name, *_ in entries} == {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "ema", "master_param"}
+        assert {name for name, *_ in entries} == {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "ema", "param_remainder"}
         assert all(placed == wanted for _, wanted, placed in entries)
 
 
