@@ -38,11 +38,10 @@ def shared_bytes(workload: Workload) -> int:
 def needed_bytes(workload: Workload, contender: Contender) -> int:
     """What a contender allocates, and may allocate in a step."""
     formats = workload.formats
-    per_element = FORMATS[formats.param].itemsize * (1 + contender.temporaries)
-    per_element += FORMATS[formats.state].itemsize * len(workload.optimizer.state)
+    per_element = FORMATS[formats.param].itemsize * contender.temporaries
     if workload.tail or workload.new_grads:
         per_element += FORMATS[formats.grad].itemsize + 4 * (AVERAGED in workload.tail)
-    return int(per_element * workload.shapes.numel)
+    return workload.stored + int(per_element * workload.shapes.numel)
 
 
 def _free_of_machine() -> int | None:

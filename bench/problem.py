@@ -3,7 +3,8 @@
 Parameters and gradients repeat a pool of a prime number of random elements, one tensor going on where the one before
 ends. Optimizers work on each element for itself, so that the oracle's outcome is that for the pool, repeated alike:
 the largest model is checked bit for bit, at the cost of a million elements. A prime number fits no tile, so that no
-element can be taken for another that lies a round number away.
+element can be taken for another that lies a round number away. Where rounding is stochastic it depends on where an
+element is, so that the pool is as long as all tensors together and the oracle steps all of them.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Workload
+from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Stored, Workload
 from gpuopt.kernels.formats import FORMATS
 
 POOL = 1_000_003
@@ -32,8 +33,27 @@ MAX_NORM_SHARE = 0.5
 
 EMA_DECAY = 0.99
 
+REMAINDER = "param_remainder"
+"""What of a parameter is beside it."""
+
+UNITS = {"float32": 2.0**-23, "bfloat16": 2.0**-7}
+"""One in the last place of a number from 1 to 2, by its dtype."""
+
 Outcome = Mapping[str, Sequence[Any]]
-"""Tensors by what they are, ``"param"``, ``"ema"`` or ``"grad"``, in the order of the workload's shapes."""
+"""Tensors by what they are, ``"param"``, ``REMAINDER``, ``"ema"`` or ``"grad"``, in the order of the workload's
+shapes."""
+
+
+def storage(formats: Stored) -> dict[str, Any]:
+    """Arguments of gpuopt's optimizers for PyTorch that have them store so."""
+    import torch
+
+    own = formats.state == formats.param
+    return {
+        "master_weights": {"split32": True, "split24": "24bit"}.get(formats.param, False),
+        "stochastic_rounding": FORMATS[formats.param].is_random,
+        "state_dtype": None if own else getattr(torch, FORMATS[formats.state].planes[0].dtype),
+    }
 
 
 class Deviation(NamedTuple):
@@ -41,7 +61,8 @@ class Deviation(NamedTuple):
 
     Attributes:
         exact: Whether all bits are the same.
-        units: Largest difference, in units in the last place of a stored parameter of magnitude 1 or more.
+        units: Largest difference, in units in the last place of a stored parameter of magnitude 1 or more, and in
+            those of its remainder.
         share: Root mean square of the differences of parameters, over that of what the steps changed.
     """
 
@@ -65,7 +86,8 @@ class Problem:
         name = "torch" if workload.front == "torch" else "numpy" if device == "cpu" else "cupy"
         self.library: Any = import_module(name)
         rng = np.random.default_rng(seed)
-        size = min(POOL, workload.shapes.numel)
+        numel = workload.shapes.numel
+        size = numel if workload.variant.is_random else min(POOL, numel)
         self._params = self._stored(rng.standard_normal(size, dtype=np.float32), workload.formats.param)
         self._grads = self._stored(rng.standard_normal(size, dtype=np.float32), workload.formats.grad)
         self._factor = 1.0
@@ -114,13 +136,13 @@ class Problem:
         """How far ``outcome`` is from :meth:`expected`. What is not a number is infinitely far."""
         exact, units, wrong, moved = True, 0.0, 0.0, 0.0
         for what, wanted_pool in expected.items():
-            stored = "fp32" if what == "ema" else self.workload.formats.param
-            unit = {"fp32": 2.0**-23, "bf16": 2.0**-7}[stored]
+            dtype = str(wanted_pool.dtype).removeprefix("torch.")
             for got, wanted, start in _pieces(outcome[what], wanted_pool, self._params):
                 if not _same_bits(got, wanted):
                     exact = False
                     off = abs(_wide(got) - _wide(wanted))
-                    far = float((off / (unit * abs(_wide(wanted)).clip(1))).max())
+                    unit = UNITS[dtype] * abs(_wide(wanted)).clip(1) if dtype in UNITS else 1
+                    far = float((off / unit).max())
                     units = max(units, inf if isnan(far) else far)
                     if what == "param":
                         wrong += float((off**2).sum())
@@ -134,7 +156,7 @@ class Problem:
         params = self._copy(self._params)
         begun, grads = self._copy(self._grads), self._copy(self._grads)
         averages = self._copy(params)
-        step = self._oracle(params, grads)
+        step, state = self._oracle(params, grads)
         for factor in FACTORS:
             clipped = CLIP in self.workload.tail and abs(factor) > MAX_NORM_SHARE
             grads[...] = begun * (factor * MAX_NORM_SHARE if clipped else factor)
@@ -143,35 +165,40 @@ class Problem:
         expected = {"param": self._on_device(params)}
         if AVERAGED in self.workload.tail:
             expected["ema"] = self._on_device(averages)
+        if len(FORMATS[self.workload.formats.param].planes) > 1:
+            expected[REMAINDER] = self._on_device(state(REMAINDER))
         if ZERO in self.workload.tail:
             expected["grad"] = self._on_device(grads * 0 + 0)
         return expected
 
-    def _oracle(self, params: Any, grads: Any) -> Callable[[], object]:
+    def _oracle(self, params: Any, grads: Any) -> tuple[Callable[[], object], Callable[[str], Any]]:
+        """A step of the pool, and what gives the state beside it by its name."""
         optimizer, lr = self.workload.optimizer, self.workload.lr
         if self.workload.front == "arrays":
             from gpuopt import arrays
 
             kind = getattr(arrays, optimizer.arrays_name or "")
             oracle = kind(lr=lr, **optimizer.arrays_settings, backend="numpy")
-            return lambda: oracle.update({"pool": params}, {"pool": grads})
+            return lambda: oracle.update({"pool": params}, {"pool": grads}), lambda name: oracle.state["pool"][name]
         import torch
 
         from gpuopt import optim
 
-        param = torch.nn.Parameter(params)
-        param.grad = grads
-        state = getattr(torch, FORMATS[self.workload.formats.state].dtype)
-        step: Callable[[], object] = getattr(optim, optimizer.name)(
-            [param], lr=lr, **optimizer.settings, state_dtype=state, backend="numpy"
-        ).step
-        return step
+        is_random = self.workload.variant.is_random
+        sizes = [prod(shape) for shape in self.workload.shapes.shapes] if is_random else [len(params)]
+        pieces = [torch.nn.Parameter(piece) for piece in params.split(sizes)]
+        for piece, grad in zip(pieces, grads.split(sizes), strict=True):
+            piece.grad = grad
+        stepped = getattr(optim, optimizer.name)(
+            pieces, lr=lr, **optimizer.settings, **storage(self.workload.formats), backend="numpy"
+        )
+        return stepped.step, lambda name: torch.cat([stepped.state[piece][name] for piece in pieces])
 
     def _stored(self, values: np.ndarray[Any, Any], format_name: str) -> Any:
         if self.workload.front == "torch":
             import torch
 
-            return torch.from_numpy(values).to(self.device, getattr(torch, FORMATS[format_name].dtype))
+            return torch.from_numpy(values).to(self.device, getattr(torch, FORMATS[format_name].planes[0].dtype))
         return self.library.asarray(values)
 
     def _laid(self, pool: Any, misaligned: bool = False) -> list[Any]:
@@ -212,7 +239,7 @@ def _same_bits(got: Any, wanted: Any) -> bool:
         return bool((got.view(unsigned) == wanted.view(unsigned)).all())
     import torch
 
-    signed = {2: torch.int16, 4: torch.int32}[wanted.element_size()]
+    signed = {1: torch.int8, 2: torch.int16, 4: torch.int32}[wanted.element_size()]
     return torch.equal(got.view(signed), wanted.view(signed))
 
 

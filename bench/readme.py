@@ -1,8 +1,8 @@
-"""``python -m gpuopt.bench.readme RESULTS TRAINING GPU README``: puts what JSONs say between the README's comments.
+"""``python -m gpuopt.bench.readme RESULTS TRAINING FORMATS GPU README``: puts what JSONs say into the README.
 
-RESULTS is the ``bench.json`` of a full run on a CPU, TRAINING the ``train.json`` of ``gpuopt bench train``, GPU the
-``bench.json`` of a run on a GPU. Reports are written beside RESULTS, of the first two, and beside GPU, with ``.html``
-for ``.json``.
+RESULTS is the ``bench.json`` of a full run on a CPU, TRAINING the ``train.json`` of ``gpuopt bench train``, FORMATS the
+``formats.json`` of ``gpuopt bench train --formats``, GPU the ``bench.json`` of a run on a GPU. Reports are written
+beside RESULTS, of the first two, and beside GPU, with ``.html`` for ``.json``.
 
 What is between ``<!-- NAME -->`` and ``<!-- end -->``, for a name of :func:`blocks`, is made here and not by hand.
 """
@@ -19,6 +19,8 @@ from gpuopt.bench.goals import doubt, seen
 from gpuopt.bench.gpu.summary import OURS, THEIRS
 from gpuopt.bench.html import render
 from gpuopt.bench.ratio import times_as_fast
+from gpuopt.bench.tables import BASE
+from gpuopt.bench.workloads import workloads
 
 TABLES: dict[str, dict[str, str]] = {
     "PyTorch": {
@@ -43,13 +45,21 @@ TABLES: dict[str, dict[str, str]] = {
         "adamw/llama-3.2-1b-width-256/fp32": "Llama 3.2, width 256",
         "adam/10000x1000/fp32": "10,000 tensors of 1,000",
     },
-    "formats": {
-        "adamw/one-24/fp32": "float32",
-        "adamw/one-24/bf16-fp32-state": "bfloat16, state in float32",
-        "adamw/one-24/bf16": "bfloat16",
-    },
 }
 """Keys of workloads, and the heads of their columns, of each table of step times."""
+
+FORMAT_ROWS = {
+    "adamw/one-24/fp32": "float32",
+    "adamw/one-24/bf16-fp32-state": "bfloat16, state in float32",
+    "adamw/one-24/bf16": "bfloat16",
+    "adamw/one-24/split32": "bfloat16 + 16 bits, state in float32",
+    "adamw/one-24/split24": "bfloat16 + 8 bits, state in float32",
+    "adamw/one-24/split24-stochastic-state": "bfloat16 + 8 bits, state in bfloat16, stochastically",
+    "adamw/one-24/stochastic-fp32-state": "bfloat16, stochastically, state in float32",
+    "adamw/one-24/stochastic": "bfloat16, stochastically",
+}
+"""Keys of workloads, and the heads of their rows, of the table of formats; the first is what the others are compared
+with."""
 
 GPU_ROWS = {
     "adam/llama-3.2-1b/fp32": "Adam, Llama 3.2 1B",
@@ -64,20 +74,28 @@ GPU_ROWS = {
 }
 """Keys of workloads, and the heads of their rows, of the table of a GPU."""
 
-MARKS = {"wrong": "wrong", "broken": "broken", "skipped": "none"}
+OURS_ON_CPU = "gpuopt numba"
+"""The contender of the table of formats."""
 
+MARKS = {"wrong": "wrong", "broken": "broken", "skipped": "none"}
 
 MEMORY = "adam/200x100000/fp32"
 """Key of the workload whose memory and first step are shown."""
 
 
-def renewed(readme: str, results: Mapping[str, Any], training: Mapping[str, Any], gpu: Mapping[str, Any]) -> str:
+def renewed(
+    readme: str,
+    results: Mapping[str, Any],
+    training: Mapping[str, Any],
+    stored: Mapping[str, Any],
+    gpu: Mapping[str, Any],
+) -> str:
     """A README with what the runs, which ``bench/SCHEMA.md`` describes, say.
 
     Raises:
         ValueError: It has no place for a block, or a run lacks a workload.
     """
-    for name, block in blocks(results, training, gpu).items():
+    for name, block in blocks(results, training, stored, gpu).items():
         begin, end = f"<!-- {name} -->\n", "<!-- end -->"
         before, *rest = readme.split(begin)
         if len(rest) != 1 or end not in rest[0]:
@@ -86,15 +104,19 @@ def renewed(readme: str, results: Mapping[str, Any], training: Mapping[str, Any]
     return readme
 
 
-def blocks(results: Mapping[str, Any], training: Mapping[str, Any], gpu: Mapping[str, Any]) -> dict[str, str]:
+def blocks(
+    results: Mapping[str, Any], training: Mapping[str, Any], stored: Mapping[str, Any], gpu: Mapping[str, Any]
+) -> dict[str, str]:
     """In Markdown: the machines, the tables of step times, the goals, memory and first steps, and the trainings."""
     tables = {name: step_times(results, columns) for name, columns in TABLES.items()}
     return {
         "machine": machine(results),
         **tables,
+        "formats": formats(results),
         "goals": goals(results),
         "memory": memory(results),
         "training": trainings(training),
+        "formats training": formats_training(stored),
         "gpu machine": gpu_machine(gpu),
         "gpu": gpu_table(gpu),
     }
@@ -160,6 +182,25 @@ def step_times(results: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     )
 
 
+def formats(results: Mapping[str, Any]) -> str:
+    """A row per set of formats that the run has: its bytes, and how fast a step is."""
+    (first,) = _workloads(results, dict.fromkeys([next(iter(FORMAT_ROWS))])).values()
+    (base,) = (row for row in first["rows"] if row["contender"] == BASE)
+    by_key = {workload.key: workload for workload in workloads("cpu")}
+    lines = []
+    for workload in results["workloads"]:
+        if workload["key"] not in FORMAT_ROWS:
+            continue
+        rows = {row["contender"]: row for row in workload["rows"]}
+        ours, moved = rows[OURS_ON_CPU], workload["bytes"] / workload["numel"]
+        shares = [f"{ours['copy_share']:.0%}", f"{times_as_fast(ours, base).value:.2f}x"] if ours["step"] else ["", ""]
+        kept = by_key[workload["key"]].stored / workload["numel"]
+        cells = [FORMAT_ROWS[workload["key"]], f"{kept:g}", f"{moved:g}", _cell(ours), *shares, _cell(rows[BASE])]
+        lines.append(cells)
+    head = ["", "bytes stored", "moved in a step", f"{OURS_ON_CPU}, ms", "of a copy", f"x {BASE} in float32"]
+    return _table([*head, f"{BASE}, ms"], lines)
+
+
 def goals(results: Mapping[str, Any]) -> str:
     """A row per goal: what was to be so many times faster than what, and was it."""
     keys = dict.fromkeys(goal["workload"] for goal in results["goals"])
@@ -207,6 +248,22 @@ def trainings(training: Mapping[str, Any]) -> str:
     return _table(head, [[contender, *values] for contender, values in cells.items()])
 
 
+def formats_training(stored: Mapping[str, Any]) -> str:
+    """A row per format of weights: its bytes, its loss from each seed, and how much higher that is than float32's."""
+    rows = [
+        [
+            row["title"],
+            str(row["bytes"]),
+            ", ".join(f"{loss:.4f}" for loss in row["losses"]),
+            ", ".join(f"{difference:+.4f}" for difference in row["differences"]),
+            f"{row['difference']:+.4f}",
+        ]
+        for row in stored["rows"]
+    ]
+    head = [f"{stored['title']}, {stored['numel']:,} parameters", "bytes of a weight", "loss from each seed"]
+    return _table([*head, "above float32", "in the mean"], rows)
+
+
 def _workloads(results: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
     found = {workload["key"]: workload for workload in results["workloads"]}
     missing = [key for key in keys if key not in found]
@@ -227,10 +284,10 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Renews the README in place, and the reports."""
     *paths, readme = map(Path, arguments)
-    results, training, gpu = (json.loads(each.read_text()) for each in paths)
-    readme.write_text(renewed(readme.read_text(), results, training, gpu))
+    results, training, stored, gpu = (json.loads(each.read_text()) for each in paths)
+    readme.write_text(renewed(readme.read_text(), results, training, stored, gpu))
     paths[0].with_suffix(".html").write_text(render(results, training), encoding="utf-8")
-    paths[2].with_suffix(".html").write_text(render(gpu), encoding="utf-8")
+    paths[3].with_suffix(".html").write_text(render(gpu), encoding="utf-8")
 
 
 if __name__ == "__main__":

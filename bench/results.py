@@ -174,6 +174,7 @@ def _contest(contest: Contest, copy: Copy | None) -> dict[str, Any]:
         "numel": workload.shapes.numel,
         "formats": workload.formats._asdict(),
         "tail": list(workload.tail),
+        "stored": workload.stored,
         "bytes": workload.bytes,
         "rows": [_row(row, workload.bytes, copy) for row in contest.rows],
     }

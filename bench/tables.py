@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rich import box
@@ -28,6 +29,17 @@ CAPTION = (
 MARKS = {"exact": "=", "close": "~"}
 
 FAULTS = {status: Text(status.upper(), style="bold red") for status in ("wrong", "broken")}
+
+
+FORMATS = "formats"
+"""The group whose table also says how many bytes there are, and compares with :data:`BASE` in float32."""
+
+BASE = "torch fused"
+
+FORMATS_CAPTION = (
+    "Below a workload, the bytes per parameter that are stored, gradients left out, and that a step moves; below a "
+    f"time, how many times as fast it is as {BASE} in fp32."
+)
 
 
 def show(results: Results, console: Console) -> None:
@@ -67,18 +79,36 @@ def group_table(title: str, contests: Sequence[Contest], results: Results) -> Ta
         for row in contest.rows
         if row.step is not None or row.status in ("wrong", "broken")
     )
-    table = _table(title)
+    has_formats = contests[0].workload.group == FORMATS
+    table = _table(title, FORMATS_CAPTION if has_formats else None)
     table.add_column("")
     for name in names:
         table.add_column(name.replace(" ", "\n", 1), justify="right")
     for contest in contests:
         rows = {row.contender: row for row in contest.rows}
         copy = results.copies.get(contest.device)
-        table.add_row(
-            contest.workload.title,
-            *(cell(rows[name], contest, copy and copy["gb_per_s"]) if name in rows else "" for name in names),
-        )
+        head = Text(contest.workload.title)
+        cells = [cell(rows[name], contest, copy and copy["gb_per_s"]) if name in rows else Text() for name in names]
+        if has_formats:
+            numel = contest.workload.shapes.numel
+            head.append(
+                f"\n{contest.workload.stored / numel:g} stored, {contest.workload.bytes / numel:g} moved", "dim"
+            )
+            base = _base(contest, contests)
+            for name, text in zip(names, cells, strict=True):
+                own = rows[name].times if name in rows else None
+                if base is not None and own is not None:
+                    text.append(f"\n{base / own['median']:.2f}x", "dim")
+        table.add_row(head, *cells)
     return table
+
+
+def _base(contest: Contest, contests: Sequence[Contest]) -> float | None:
+    """Median of :data:`BASE` on the same tensors in fp32; None where it has none."""
+    plain = replace(contest.workload, formats_name="fp32")
+    rows = (row for other in contests if other.workload == plain for row in other.rows if row.contender == BASE)
+    times = next((row.times for row in rows), None)
+    return times and times["median"]
 
 
 def cell(row: Row, contest: Contest, copy: float | None) -> Text:

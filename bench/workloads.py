@@ -27,7 +27,24 @@ FORMAT_SETS = {
     "fp32": Stored("fp32", "fp32", "fp32"),
     "bf16-fp32-state": Stored("bf16", "bf16", "fp32"),
     "bf16": Stored("bf16", "bf16", "bf16"),
+    "split32": Stored("split32", "bf16", "fp32"),
+    "split24": Stored("split24", "bf16", "fp32"),
+    "split24-stochastic-state": Stored("split24", "bf16", "stochastic_bf16"),
+    "stochastic-fp32-state": Stored("stochastic_bf16", "bf16", "fp32"),
+    "stochastic": Stored("stochastic_bf16", "bf16", "stochastic_bf16"),
 }
+
+FORMAT_TITLES = {
+    "fp32": "fp32",
+    "bf16-fp32-state": "bf16, state fp32",
+    "bf16": "all bf16",
+    "split32": "bf16 + 16 bits, state fp32",
+    "split24": "bf16 + 8 bits, state fp32",
+    "split24-stochastic-state": "bf16 + 8 bits, state stochastic bf16",
+    "stochastic-fp32-state": "stochastic bf16, state fp32",
+    "stochastic": "all stochastic bf16",
+}
+"""What tables call them."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +127,7 @@ class Workload:
         """What tables call it."""
         parts = [self.optimizer.title, self.shapes.title]
         if self.formats_name != "fp32":
-            parts.append("all bf16" if self.formats_name == "bf16" else "bf16, state fp32")
+            parts.append(FORMAT_TITLES[self.formats_name])
         if self.tail:
             parts.append("with " + ", ".join(self.tail))
         if self.new_grads:
@@ -140,6 +157,13 @@ class Workload:
         rule = self.optimizer.rule
         formats = tuple(FORMATS[stored[slot]] if slot in stored else None for slot in slots_of(rule))
         return Variant(rule, formats, zero_grads=ZERO in self.tail)
+
+    @property
+    def stored(self) -> int:
+        """Bytes that parameters, with what is beside them, and the rule's state take."""
+        formats = self.formats
+        per_element = FORMATS[formats.param].itemsize + FORMATS[formats.state].itemsize * len(self.optimizer.state)
+        return per_element * self.shapes.numel
 
     @property
     def bytes(self) -> int:
@@ -219,7 +243,7 @@ def workloads(device: str) -> tuple[Workload, ...]:
         *(Workload("models", "AdamW", shapes.name, "bf16") for shapes in models if shapes.numel > 1 << 32),
         *reversed(SIZES),
         *(Workload("formats", "AdamW", "one-24", formats) for formats in FORMAT_SETS),
-        *(Workload("formats", "AdamW", mixed, formats) for formats in FORMAT_SETS if formats != "fp32"),
+        *(Workload("formats", "AdamW", mixed, formats) for formats in ("bf16-fp32-state", "bf16")),
         *(Workload("rules", name, "200x100000") for name in ("AdamW", "SGD", "Adagrad")),
         Workload("many", "Adam", "10000x1000"),
         Workload("tail", "AdamW", "200x100000", tail=TAILS[1]),

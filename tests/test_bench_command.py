@@ -425,6 +425,20 @@ def test_goal_binds_only_where_it_was_set_for(cores, word):
     assert found.goals[0]["binding"] is (cores == 2)
 
 
+def test_formats_are_shown_with_their_bytes_and_against_torch_in_fp32():
+    found = Results("quick", [], machine.describe(), {})
+    for formats, seconds in (("fp32", 2.0), ("split24-stochastic-state", 0.5)):
+        rows = [row("gpuopt numba", seconds), *([row("torch fused", 1.0)] if formats == "fp32" else [])]
+        found.contests.append(Contest(Workload("formats", "AdamW", "one-24", formats), "cpu", rows))
+    to = console()
+    tables.show(found, to)
+    text = printed(to)
+    assert all(said in text for said in ("12 stored, 28 moved", "7 stored, 16 moved", "0.50x", "1.00x", "2.00x"))
+    found.contests[0].workload = replace(found.contests[0].workload, group="models")
+    tables.show(found, to := console())
+    assert "0.50x" not in printed(to)
+
+
 def test_busy_machine_is_told_of():
     to = console()
     busy = Results("full", [], machine.describe(), {}, loads=[0.5, None, 0.3])

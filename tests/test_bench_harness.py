@@ -370,6 +370,7 @@ def played(**settings):
         (Workload("", "Adam", "one-20m"), 3.0, 24),
         (Workload("", "AdamW", "one-20m", "bf16"), 0.0, 6),
         (Workload("", "AdamW", "one-20m", "bf16-fp32-state"), 0.0, 10),
+        (Workload("", "AdamW", "one-20m", "split24"), 1.0, 14),
         (Workload("", "AdamW", "one-20m", tail=TAILS[0]), 0.0, 20),
         (Workload("", "Adam", "one-20m", new_grads=True), 0.0, 16),
     ],

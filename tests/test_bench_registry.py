@@ -30,9 +30,10 @@ from gpuopt.bench.contenders.contender import TOLERANCE, Contender, Entrant
 from gpuopt.bench.contenders.naive import NAIVE
 from gpuopt.bench.contenders.torch import preparation, torch_params
 from gpuopt.bench.optimizers import OPTIMIZERS
-from gpuopt.bench.problem import FACTORS, POOL, WARM_UP, Deviation, Problem
+from gpuopt.bench.problem import FACTORS, POOL, REMAINDER, WARM_UP, Deviation, Problem, storage
 from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes, llama
 from gpuopt.bench.workloads import DECISIVE, FORMAT_SETS, GROUPS, JUDGED, TAILS, Workload, decides, workloads
+from gpuopt.plan import Plan
 
 PUBLISHED = {
     "resnet-50": 25_557_032,
@@ -64,6 +65,14 @@ def verdict(contender, workload):
         entrant.prepare()
         entrant.step()
     return contender.judge(workload, problem.deviation(entrant.outcome(), problem.expected()))
+
+
+def spied(method, told):
+    def call(*arguments, **options):
+        told(*arguments)
+        return method(*arguments, **options)
+
+    return call
 
 
 def same_bits(one, other):
@@ -154,6 +163,11 @@ def test_goals_are_of_workloads_and_contenders_that_exist():
         (Workload("", "SGD", "one-20m"), 20),
         (Workload("", "AdamW", "one-20m", "bf16-fp32-state"), 22),
         (Workload("", "AdamW", "one-20m", "bf16"), 14),
+        (Workload("", "AdamW", "one-20m", "split32"), 26),
+        (Workload("", "AdamW", "one-20m", "split24"), 24),
+        (Workload("", "AdamW", "one-20m", "split24-stochastic-state"), 16),
+        (Workload("", "AdamW", "one-20m", "stochastic-fp32-state"), 22),
+        (Workload("", "AdamW", "one-20m", "stochastic"), 14),
         (Workload("", "AdamW", "one-20m", tail=TAILS[0]), 36),
         (Workload("", "AdamW", "one-20m", tail=TAILS[1]), 40),
         (Workload("", "Adam", "one-20m", new_grads=True), 28),
@@ -162,6 +176,14 @@ def test_goals_are_of_workloads_and_contenders_that_exist():
 )
 def test_bytes_are_those_of_the_algorithm(workload, per_element):
     assert workload.bytes == per_element * 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("formats", "per_element"),
+    [("fp32", 12), ("bf16", 6), ("split32", 12), ("split24", 11), ("split24-stochastic-state", 7), ("stochastic", 6)],
+)
+def test_what_is_stored_is_parameters_with_what_is_beside_them_and_state(formats, per_element):
+    assert Workload("", "AdamW", "one-20m", formats).stored == per_element * 20_000_000
 
 
 def test_workloads_of_the_same_tensors_are_told_apart():
@@ -251,8 +273,8 @@ def test_zeros_of_different_signs_have_different_bits(few):
         ({"bits": True}, Deviation(True, 0, 0), "exact"),
         ({"bits": True}, Deviation(False, 1, 0), "wrong"),
         ({}, Deviation(True, 0, 0), "exact"),
-        ({}, Deviation(False, TOLERANCE["fp32"], 9), "close"),
-        ({}, Deviation(False, TOLERANCE["fp32"] + 1, 0), "wrong"),
+        ({}, Deviation(False, TOLERANCE["float32"], 9), "close"),
+        ({}, Deviation(False, TOLERANCE["float32"] + 1, 0), "wrong"),
         ({}, Deviation(False, float("inf"), 0), "wrong"),
         ({"coarse": 0.1}, Deviation(False, 1e6, 0.1), "close"),
         ({"coarse": 0.1}, Deviation(False, 0, 0.11), "wrong"),
@@ -277,12 +299,13 @@ def test_bits_may_differ_where_gradients_are_clipped():
 KINDS = [
     *({"optimizer_name": name} for name in OPTIMIZERS),
     *({"optimizer_name": name, "front": "arrays"} for name in ("Adam", "AdamW", "RMSprop")),
-    *({"optimizer_name": "AdamW", "formats_name": formats} for formats in ("bf16-fp32-state", "bf16")),
+    *({"optimizer_name": "AdamW", "formats_name": formats} for formats in FORMAT_SETS if formats != "fp32"),
     *({"optimizer_name": "AdamW", "tail": tail} for tail in TAILS),
     {"optimizer_name": "Adam", "new_grads": True},
     {"optimizer_name": "Adam", "parts": 3},
     {"optimizer_name": "Adam", "misaligned_grads": True},
     {"optimizer_name": "AdamW", "sharded": True},
+    {"optimizer_name": "Adam", "formats_name": "stochastic", "parts": 3},
 ]
 
 
@@ -357,6 +380,42 @@ def test_tail_that_leaves_gradients_is_wrong(few):
     assert ours.judge(workload, problem.deviation(outcome, problem.expected()))[0] == "wrong"
 
 
+@pytest.mark.parametrize("formats", FORMAT_SETS)
+def test_what_is_launched_is_stored_as_the_workload_says(formats, few, monkeypatch):
+    launched = []
+    monkeypatch.setattr(Plan, "__init__", spied(Plan.__init__, lambda plan, *_: launched.append(plan)))
+    workload = few(optimizer_name="AdamW", formats_name=formats)
+    (ours,) = (each for each in contenders("cpu") if each.name == "gpuopt numpy")
+    ours.set_up(Problem(workload, "cpu")).step()
+    assert [plan.variants for plan in launched] == [[workload.variant]]
+
+
+@pytest.mark.parametrize("formats", [name for name, stored in FORMAT_SETS.items() if stored.param.startswith("split")])
+def test_remainder_that_is_off_by_one_is_wrong(formats, few):
+    workload = few(optimizer_name="AdamW", formats_name=formats)
+    problem = Problem(workload, "cpu")
+    (ours,) = (each for each in contenders("cpu") if each.name == "gpuopt numpy")
+    entrant = ours.set_up(problem)
+    for _ in problem.warm_ups():
+        entrant.step()
+    outcome, expected = entrant.outcome(), problem.expected()
+    assert problem.deviation(outcome, expected).exact
+    outcome[REMAINDER][-1][7] ^= 1
+    assert problem.deviation(outcome, expected)[:2] == (False, 1.0)
+
+
+@pytest.mark.parametrize("formats", [name for name in FORMAT_SETS if "stochastic" in name])
+def test_other_random_bits_are_wrong(formats, few, monkeypatch):
+    monkeypatch.setattr("gpuopt.bench.contenders.ours.storage", lambda formats: {**storage(formats), "seed": 1})
+    workload = few(optimizer_name="AdamW", formats_name=formats)
+    problem = Problem(workload, "cpu")
+    (ours,) = (each for each in contenders("cpu") if each.name == "gpuopt numpy")
+    entrant = ours.set_up(problem)
+    for _ in problem.warm_ups():
+        entrant.step()
+    assert ours.judge(workload, problem.deviation(entrant.outcome(), problem.expected()))[0] == "wrong"
+
+
 def test_every_compiled_step_is_compiled_anew(few, monkeypatch):
     calls = []
     monkeypatch.setattr(torch.compiler, "reset", lambda: calls.append("reset"))
@@ -372,6 +431,10 @@ def test_what_torch_has_not_is_said(few):
     assert "has none" in by_name["torch fused"].refuses(few(optimizer_name="RMSprop"))
     mixed = few(optimizer_name="Adam", formats_name="bf16-fp32-state")
     assert "keeps state in its parameter's dtype" in by_name["torch foreach"].refuses(mixed)
+    for formats in ("split32", "split24", "stochastic"):
+        theirs = few(optimizer_name="AdamW", formats_name=formats)
+        for way in ("fused", "foreach", "for-loop"):
+            assert by_name[f"torch {way}"].refuses(theirs) == "torch.optim keeps no remainder and rounds to nearest"
     assert "takes too long" in by_name["torch compiled"].refuses(few(optimizer_name="Adam"))
     in_parts = few(optimizer_name="Adam", parts=2)
     assert by_name["torch compiled"].refuses(in_parts) == (

@@ -7,6 +7,7 @@
   broken: each is named and not ranked, and the others train on. One that cannot run here says why.
 - The data is real, and what a model is evaluated on is never trained on; batches are the same at every call.
 - The models learn. gpuopt's drivers for the host end with the same bits, close to torch's in every loss.
+- Each format of weights is trained from every seed, with float32 state, and its loss compared with that of float32.
 - JSON, tables and pictures tell all of it. Ctrl-C keeps what was done, and a task that cannot be made the others; what
   cannot be done is refused before any work. Where there is a GPU that PyTorch does not see, that is said.
 """
@@ -18,7 +19,9 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,12 +31,15 @@ from rich.console import Console
 from torch import nn
 from typer.testing import CliRunner
 
-from gpuopt.bench.train import command, curves, data, lockstep, table, tasks, ways
+import gpuopt
+from gpuopt.bench.train import command, curves, data, formats, lockstep, table, tasks, ways
 from gpuopt.bench.train.gpt import Size
 from gpuopt.bench.train.lockstep import Point, Training
 from gpuopt.bench.train.results import EARLY, Contest, Results
 from gpuopt.bench.train.tasks import Recipe, Task
 from gpuopt.bench.train.ways import REFERENCE, Stepping, Way
+from gpuopt.bench.workloads import FORMAT_SETS
+from gpuopt.kernels.formats import FORMATS
 from gpuopt.machine import describe
 from gpuopt.output import UNUSABLE
 
@@ -475,6 +481,119 @@ def test_settings_of_pytorch_are_as_they_were() -> None:
     assert after == before
 
 
+# formats of weights
+
+TRIAL = formats.Trial(
+    partial(formats._gpt, Size(context=8, width=16, layers=1, heads=2), 8, RECIPE._replace(steps=20)), (3, 4)
+)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The optimizers of all trainings, which step by the driver that needs no compiling."""
+    every: list[Any] = []
+
+    def adamw(*arguments: Any, **options: Any) -> Any:
+        every.append(gpuopt.AdamW(*arguments, **options, backend="numpy"))
+        return every[-1]
+
+    monkeypatch.setattr(formats, "gpuopt", SimpleNamespace(AdamW=adamw))
+    return every
+
+
+def in_formats() -> formats.Results:
+    return formats.Results(TRIAL, "tiny", "cpu", ["bench"], describe())
+
+
+def test_every_format_is_trained_from_every_seed(made: list[Any]) -> None:
+    results, told = in_formats(), []
+    formats.run(results, lambda: told.append(1))
+    found = json.loads(json.dumps(results.as_dict(), allow_nan=False))
+    assert (found["complete"], found["faults"], found["seeds"]) == (True, [], [3, 4])
+    assert len(told) == 20 * 2 * len(formats.STORED)
+    assert [row["key"] for row in found["rows"]] == list(formats.STORED)
+    first = found["rows"][0]
+    assert first["differences"] == [0, 0]
+    assert found["spread"] == pytest.approx(abs(first["losses"][0] - first["losses"][1]))
+    untrained = np.log(len(data.text().characters))
+    for row in found["rows"]:
+        assert all(2 < loss < 0.95 * untrained for loss in row["losses"])
+        assert row["differences"] == [
+            loss - theirs for loss, theirs in zip(row["losses"], first["losses"], strict=True)
+        ]
+        assert row["loss"] == pytest.approx(sum(row["losses"]) / 2)
+        assert row["difference"] == pytest.approx(sum(row["differences"]) / 2)
+    assert len({tuple(row["losses"]) for row in found["rows"]}) == len(formats.STORED)
+
+
+def test_weights_are_stored_as_it_says_and_state_is_float32(made: list[Any]) -> None:
+    formats.run(in_formats())
+    for (seed, name), optimizer in zip(product(TRIAL.seeds, formats.STORED), made, strict=True):
+        stored = FORMAT_SETS[name]
+        planes = [getattr(torch, plane.dtype) for plane in FORMATS[stored.param].planes]
+        assert (stored.state, optimizer.seed) == ("fp32", seed)
+        assert optimizer.stochastic_rounding == FORMATS[stored.param].is_random
+        for param, state in optimizer.state.items():
+            remainders = [state["param_remainder"]] if "param_remainder" in state else []
+            assert [tensor.dtype for tensor in (param, *remainders)] == planes
+            assert {state[slot].dtype for slot in ("exp_avg", "exp_avg_sq")} == {torch.float32}
+            assert float(state["step"]) == 20
+
+
+def test_seed_is_of_weights_and_of_batches() -> None:
+    one, same, other = (TRIAL.task(seed) for seed in (3, 3, 4))
+    weights = [next(iter(task.model().parameters())) for task in (one, same, other)]
+    batches = [task.batch(5)[0] for task in (one, same, other)]
+    for first, again, others in (weights, batches):
+        assert torch.equal(first, again)
+        assert not torch.equal(first, others)
+
+
+def test_format_that_diverges_or_breaks_is_named_and_the_others_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def trained(task: Task, name: str, seed: int, *rest: Any) -> float:
+        if (name, seed) == ("split24", 3):
+            raise RuntimeError("out of luck")
+        return float("nan") if (name, seed) == ("split32", 4) else 2.0 + seed / 8
+
+    monkeypatch.setattr(formats, "_trained", trained)
+    results = in_formats()
+    formats.run(results)
+    found = results.as_dict()
+    assert found["faults"] == [
+        "split24 broke with seed 3: RuntimeError: out of luck",
+        "split32 diverged with seed 4: its loss is nan",
+    ]
+    rows = {row["key"]: row["losses"] for row in found["rows"]}
+    whole = [2.375, 2.5]
+    assert rows == dict.fromkeys(formats.STORED, whole) | {"split24": [None, 2.5], "split32": [2.375, None]}
+    to = console()
+    table.show_formats(results, to)
+    text = to.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f" {title} " in text for title in formats.STORED.values())
+    assert "WRONG: split24 broke with seed 3" in text
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_command_for_formats_writes_what_was_done(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(task: Task, name: str, *rest: Any) -> float:
+        if interrupted and name == "split24":
+            raise KeyboardInterrupt
+        return 2.0
+
+    monkeypatch.setattr(formats, "_trained", trained)
+    monkeypatch.setattr(formats, "QUICK", TRIAL)
+    ran = CliRunner().invoke(command.app, ["--quick", "--formats", "--device", "cpu", "--out", str(tmp_path)])
+    assert ran.exit_code == (command.INTERRUPTED if interrupted else 0), ran.output
+    found = json.loads((tmp_path / "formats.json").read_text())
+    assert [path.name for path in tmp_path.iterdir()] == ["formats.json"]
+    assert (found["complete"], found["schema"]) == (not interrupted, formats.SCHEMA)
+    done = [loss for row in found["rows"] for loss in row["losses"] if loss is not None]
+    assert len(done) == (list(formats.STORED).index("split24") if interrupted else 2 * len(formats.STORED))
+
+
 # the command
 
 
@@ -600,6 +719,7 @@ def test_gpu_that_is_not_trained_on_is_told_of(
     ("options", "message"),
     [
         (["--only", "llama"], "--only must be one of gpt, digits, but is 'llama'."),
+        (["--only", "gpt", "--formats"], "--only must not be given with --formats, which is of a task of its own."),
         (["--device", "tpu"], "--device must be cpu or cuda, but is 'tpu'."),
         (["--device", "cuda"], "--device is cuda, but PyTorch sees no GPU here."),
         (["--out", "/dev/null/folder"], "--out must be a folder that can be written, but /dev/null/folder is not: "),

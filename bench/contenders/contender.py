@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 from gpuopt.bench.problem import Deviation, Outcome, Problem
 from gpuopt.bench.workloads import CLIP, Workload
+from gpuopt.kernels.formats import FORMATS
 
 Status = Literal["exact", "close", "wrong", "broken", "skipped"]
 
-TOLERANCE = {"fp32": 16.0, "bf16": 4.0}
-"""Units in the last place of a parameter of magnitude 1 or more, by its format, that code with another order of
+TOLERANCE = {"float32": 16.0, "bfloat16": 4.0}
+"""Units in the last place of a parameter of magnitude 1 or more, by its dtype, that code with another order of
 operations may differ by after the warm-up: per step a rounding of the parameter and a few of its small change."""
 
 
@@ -79,7 +80,7 @@ class Contender:
             if found.share <= self.coarse:
                 return "close", None
             return "wrong", f"it is off by {found.share:.2g} of the change, where {self.coarse:g} is allowed"
-        allowed = TOLERANCE[workload.formats.param]
+        allowed = TOLERANCE[FORMATS[workload.formats.param].planes[0].dtype]
         if found.units <= allowed:
             return "close", None
         return "wrong", f"it is {found.units:.3g} units in the last place off, where {allowed:g} are allowed"

@@ -197,4 +197,4 @@ def _set_up(library: Library, problem: Problem) -> Entrant:
     name, settings = library.classes[workload.optimizer.name]
     params = torch_params(problem)
     optimizer = getattr(import_module(library.module), name)(params, lr=workload.lr, **settings)
-    return Entrant(optimizer.step, partial(outcome_of, workload, params, list), preparation(problem, params))
+    return Entrant(optimizer.step, partial(outcome_of, workload, params), preparation(problem, params))

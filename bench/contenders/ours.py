@@ -9,10 +9,9 @@ from typing import Any
 from gpuopt import arrays, backends
 from gpuopt.bench.contenders.contender import Contender, Entrant, nothing
 from gpuopt.bench.contenders.torch import no_torch, outcome_of, preparation, scaler, torch_params
-from gpuopt.bench.problem import EMA_DECAY, Problem
+from gpuopt.bench.problem import EMA_DECAY, Problem, storage
 from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Workload
 from gpuopt.kernels.drivers import DRIVERS
-from gpuopt.kernels.formats import FORMATS
 
 
 def our_contenders() -> list[Contender]:
@@ -55,8 +54,6 @@ def _arrays(driver: str, loaded: Any, problem: Problem) -> Entrant:
 
 
 def _torch(driver: str, loaded: Any, problem: Problem) -> Entrant:
-    import torch
-
     from gpuopt import optim
 
     workload = problem.workload
@@ -66,7 +63,7 @@ def _torch(driver: str, loaded: Any, problem: Problem) -> Entrant:
         lr=workload.lr,
         **workload.optimizer.settings,
         backend=driver,
-        state_dtype=getattr(torch, FORMATS[workload.formats.state].dtype),
+        **storage(workload.formats),
         max_grad_norm=problem.max_norm if CLIP in workload.tail else None,
         ema_decay=EMA_DECAY if AVERAGED in workload.tail else None,
         zero_grads=ZERO in workload.tail,
@@ -80,10 +77,10 @@ def _torch(driver: str, loaded: Any, problem: Problem) -> Entrant:
             scaling.step(optimizer)
             scaling.update()
 
-    def averages() -> list[Any]:
-        return [optimizer.state[param]["ema"] for param in params]
+    def state(name: str) -> list[Any]:
+        return [optimizer.state[param][name] for param in params]
 
-    return Entrant(step, partial(outcome_of, workload, params, averages), preparation(problem, params), loaded)
+    return Entrant(step, partial(outcome_of, workload, params, state), preparation(problem, params), loaded)
 
 
 def _named(tensors: list[Any]) -> dict[str, Any]:

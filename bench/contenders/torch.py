@@ -12,8 +12,9 @@ from itertools import cycle
 from typing import Any
 
 from gpuopt.bench.contenders.contender import Contender, Entrant, nothing
-from gpuopt.bench.problem import EMA_DECAY, Outcome, Problem
+from gpuopt.bench.problem import EMA_DECAY, REMAINDER, Outcome, Problem
 from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Workload
+from gpuopt.kernels.formats import BY_DTYPE, FORMATS
 
 WAYS: dict[str, dict[str, bool]] = {
     "fused": {"fused": True},
@@ -135,11 +136,21 @@ def preparation(problem: Problem, params: Sequence[Any]) -> Callable[[], object]
     return prepare
 
 
-def outcome_of(workload: Workload, params: Sequence[Any], averages: Callable[[], Sequence[Any]]) -> Outcome:
-    """What is compared with the oracle's, as arrays of the workload's library."""
+def outcome_of(
+    workload: Workload, params: Sequence[Any], state: Callable[[str], Sequence[Any]] = lambda name: ()
+) -> Outcome:
+    """What is compared with the oracle's, as arrays of the workload's library.
+
+    Args:
+        workload: What was stepped.
+        params: Its parameters.
+        state: Gives what there is of a name beside each of them.
+    """
     found = {"param": [param.detach() for param in params]}
     if AVERAGED in workload.tail:
-        found["ema"] = list(averages())
+        found["ema"] = list(state("ema"))
+    if len(FORMATS[workload.formats.param].planes) > 1:
+        found[REMAINDER] = list(state(REMAINDER))
     if ZERO in workload.tail:
         found["grad"] = [param.grad for param in params]
     if workload.sharded:
@@ -192,6 +203,8 @@ def _refuses(flags: dict[str, bool], device: str, workload: Workload) -> str | N
         return f"torch.optim.{name} has none"
     if flags.get("fused") and not steps_fused(name, device):
         return f"torch.optim.{name} has none on {device}"
+    if not {FORMATS[name] for name in workload.formats} <= set(BY_DTYPE.values()):
+        return "torch.optim keeps no remainder and rounds to nearest"
     if workload.formats.state != workload.formats.param:
         return "torch.optim keeps state in its parameter's dtype"
     tensors, most = len(workload.shapes.shapes), MOST_LOOPED[device]
@@ -223,7 +236,7 @@ def _set_up(flags: dict[str, bool], problem: Problem) -> Entrant:
     )
     if workload.tail:
         return _tail(optimizer, params, problem)
-    return Entrant(optimizer.step, partial(outcome_of, workload, params, list), preparation(problem, params))
+    return Entrant(optimizer.step, partial(outcome_of, workload, params), preparation(problem, params))
 
 
 def _compiled(problem: Problem) -> Entrant:
@@ -240,7 +253,7 @@ def _compiled(problem: Problem) -> Entrant:
         params, lr=torch.tensor(workload.lr), **workload.optimizer.settings
     )
     step = torch.compile(optimizer.step)
-    return Entrant(step, partial(outcome_of, workload, params, list), preparation(problem, params))
+    return Entrant(step, partial(outcome_of, workload, params), preparation(problem, params))
 
 
 def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
@@ -265,7 +278,7 @@ def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
         if ZERO in tail:
             optimizer.zero_grad(set_to_none=False)
 
-    outcome = partial(outcome_of, problem.workload, params, lambda: averages)
+    outcome = partial(outcome_of, problem.workload, params, lambda name: averages)
     return Entrant(step, outcome, preparation(problem, params))
 
 

@@ -5,5 +5,6 @@
 - :mod:`tasks` says what is trained on what, how, and to which loss;
 - :mod:`ways` are the contenders: gpuopt on each driver, and torch's own;
 - :mod:`lockstep` trains all of them in turns, with a clock for each part of a step;
+- :mod:`formats` trains one of them in each format of weights instead, from several seeds;
 - :mod:`results` judges what came out, :mod:`table` and :mod:`curves` show it, :mod:`command` is the command.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from gpuopt.bench.train.results import Results
     from gpuopt.bench.train.tasks import Task
 
+INTERRUPTION = "Interrupted: what follows, and is saved, is what was done until then."
+
 WRONG, INTERRUPTED = 1, 130
 """Exit codes: contenders that are wrong or tasks that broke, Ctrl-C."""
 
@@ -37,6 +39,12 @@ def train(
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer steps.")] = False,
     only: Annotated[list[str] | None, typer.Option(help="A task, gpt or digits; may be repeated.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU if there is one.")] = None,
+    formats: Annotated[
+        bool,
+        typer.Option(
+            "--formats", help="Instead, train a GPT in each format of weights, from several seeds; writes formats.json."
+        ),
+    ] = False,
 ) -> None:
     """Trains a small GPT on text and a classifier on images, with gpuopt's drivers and torch.optim side by side."""
     for package in PACKAGES:
@@ -46,6 +54,8 @@ def train(
 
     scale = tasks.QUICK if quick else tasks.FULL
     chosen = list(dict.fromkeys(only or scale))
+    if formats and only:
+        refuse("--only must not be given with --formats, which is of a task of its own.")
     for name in chosen:
         if name not in scale:
             refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}.")
@@ -56,6 +66,8 @@ def train(
     if device is None and where == "cpu" and machine.gpus():
         console.print("Training on the CPU, although there is an NVIDIA GPU: PyTorch sees none.", style="bold yellow")
     scale_name = "quick" if quick else "full"
+    if formats:
+        raise typer.Exit(compare_formats(scale_name, where, out, console))
     raise typer.Exit(compare({name: scale[name] for name in chosen}, scale_name, where, out, console))
 
 
@@ -106,13 +118,37 @@ def compare(
                     results.give_up(name)
         results.complete = True
     except KeyboardInterrupt:
-        console.print("Interrupted: what follows, and is saved, is what was done until then.", style="bold red")
+        console.print(INTERRUPTION, style="bold red")
     results.seconds = time.perf_counter() - begun
     results.machine["others_load"] = load.share()
     save(results, out, console)
     if not results.complete:
         return INTERRUPTED
     return WRONG if results.faults() else 0
+
+
+def compare_formats(scale: str, device: str, out: Path, console: Console) -> int:
+    """Trains in every format, shows and writes; returns the exit code. What was done before Ctrl-C is kept."""
+    from gpuopt.bench.train import formats, table
+
+    load, begun = machine.OthersLoad(), time.perf_counter()
+    trial = formats.QUICK if scale == "quick" else formats.FULL
+    results = formats.Results(trial, scale, device, ["gpuopt", *sys.argv[1:]], machine.describe())
+    try:
+        with _progress(console) as progress:
+            steps = trial.task(trial.seeds[0]).recipe.steps * len(trial.seeds) * len(formats.STORED)
+            formats.run(results, partial(progress.advance, progress.add_task("train in formats", total=steps)))
+    except KeyboardInterrupt:
+        console.print(INTERRUPTION, style="bold red")
+    results.seconds = time.perf_counter() - begun
+    results.machine["others_load"] = load.share()
+    table.show_formats(results, console)
+    written = out / "formats.json"
+    write_json(results.as_dict(), written)
+    _say_what_was_written([written], results.seconds, console)
+    if not results.complete:
+        return INTERRUPTED
+    return WRONG if results.faults else 0
 
 
 def save(results: Results, out: Path, console: Console) -> None:
@@ -125,8 +161,12 @@ def save(results: Results, out: Path, console: Console) -> None:
     for contest in results.contests:
         written.append(out / f"train-{contest.task.key}.png")
         curves.draw(contest, written[-1])
+    _say_what_was_written(written, results.seconds, console)
+
+
+def _say_what_was_written(written: Sequence[Path], seconds: float, console: Console) -> None:
     paths = ", ".join(shlex.quote(str(path)) for path in written)
-    console.print(f"Wrote {paths} after {results.seconds:.0f} s.", markup=False, soft_wrap=True)
+    console.print(f"Wrote {paths} after {seconds:.0f} s.", markup=False, soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:

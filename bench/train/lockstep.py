@@ -118,9 +118,9 @@ def train(
         advance: Called after each turn of a contender with the steps that it has done with, taken or not.
     """
     wait = torch.cuda.synchronize if device == "cuda" else _nothing
-    held_out = _to(task.held_out, device)
+    held_out = to_device(task.held_out, device)
     trainings += [Training(way.name, way.ours, ("skipped", way.absent) if way.absent else None) for way in ways]
-    with _repeatable():
+    with repeatable():
         initial = task.model().to(device)
         runners = []
         for way, training in zip(ways, trainings, strict=True):
@@ -152,8 +152,8 @@ def _step(
 ) -> bool:
     """One step; returns whether the loss before it was finite."""
     training = runner.training
-    inputs, targets = _to(task.batch(step), device)
-    _set_lr(runner.stepping, task.recipe.lr_at(step))
+    inputs, targets = to_device(task.batch(step), device)
+    set_lr(runner.stepping.optimizer, task.recipe.lr_at(step))
     wait()
     begun = clock()
     loss = loss_of(runner.model(inputs), targets)
@@ -180,8 +180,8 @@ def _go_through_once(task: Task, way: Way, initial: nn.Module, device: str) -> N
     model = deepcopy(initial)
     stepping = way.begin(model, task.recipe)
     for step in range(WARM_UP):
-        _set_lr(stepping, task.recipe.lr_at(step))
-        inputs, targets = _to(task.batch(step), device)
+        set_lr(stepping.optimizer, task.recipe.lr_at(step))
+        inputs, targets = to_device(task.batch(step), device)
         loss_of(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
         stepping.run()
 
@@ -201,12 +201,14 @@ def _digest(model: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _set_lr(stepping: Stepping, lr: float) -> None:
-    for group in stepping.optimizer.param_groups:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Gives all groups a learning rate."""
+    for group in optimizer.param_groups:
         group["lr"] = lr
 
 
-def _to(batch: Batch, device: str) -> Batch:
+def to_device(batch: Batch, device: str) -> Batch:
+    """A batch in the memory of a device."""
     inputs, targets = batch
     return inputs.to(device), targets.to(device)
 
@@ -224,7 +226,7 @@ def _noting_what_breaks(training: Training) -> Iterator[None]:
 
 
 @contextmanager
-def _repeatable() -> Iterator[None]:
+def repeatable() -> Iterator[None]:
     """In this context PyTorch sums in the same order each time, so that equal steps make equal weights."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it when it is first used
     settings: Any = torch.utils.deterministic

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuopt.bench.noise import BUSY
+from gpuopt.bench.train import formats
 from gpuopt.bench.train.lockstep import TURN, Training
 from gpuopt.bench.train.results import Contest, Results, times
 from gpuopt.bench.train.ways import REFERENCE
@@ -21,13 +22,17 @@ NOTE = (
 )
 
 
+FORMATS_NOTE = (
+    "Losses are of held-out data after the last step, computed in float32 with the values that are stored; state is "
+    f"float32. The columns of seeds say how much higher they are than that of {formats.STORED[formats.REFERENCE]} from "
+    "the same seed, which is that of initial weights, of the order of batches and of stochastic rounding."
+)
+
+
 def show(results: Results, console: Console) -> None:
     """Prints everything that was found."""
     machine = results.machine
-    versions = ", ".join(f"{name} {version or '(none)'}" for name, version in machine["versions"].items())
-    gpus = ", ".join(str(gpu["name"]) for gpu in machine["gpus"]) or "no NVIDIA GPU"
-    console.print(Text(f"{machine['cpu']}, {machine['cores']} cores; {gpus}; on {results.device}", style="dim"))
-    console.print(Text(f"{machine['date']}, commit {machine['commit'] or 'unknown'}; {versions}", style="dim"))
+    _head(results, console)
     for contest in results.contests:
         console.print(contest_table(contest))
         for line in _why_not(contest):
@@ -42,15 +47,45 @@ def show(results: Results, console: Console) -> None:
         console.print(Text(f"WRONG: {fault}", style="bold red"))
 
 
+def show_formats(results: formats.Results, console: Console) -> None:
+    """Prints what each format costs."""
+    _head(results, console)
+    if any(results.losses.values()):
+        console.print(formats_table(results))
+        if results.spread is not None:
+            console.print(Text(f" The losses of float32 are {results.spread:.4f} apart by seed.\n", style="dim"))
+        console.print(Text(FORMATS_NOTE, style="dim"))
+    for fault in results.faults:
+        console.print(Text(f"WRONG: {fault}", style="bold red"))
+
+
+def _head(results: Results | formats.Results, console: Console) -> None:
+    """What it ran on."""
+    machine = results.machine
+    versions = ", ".join(f"{name} {version or '(none)'}" for name, version in machine["versions"].items())
+    gpus = ", ".join(str(gpu["name"]) for gpu in machine["gpus"]) or "no NVIDIA GPU"
+    console.print(Text(f"{machine['cpu']}, {machine['cores']} cores; {gpus}; on {results.device}", style="dim"))
+    console.print(Text(f"{machine['date']}, commit {machine['commit'] or 'unknown'}; {versions}", style="dim"))
+
+
+def formats_table(results: formats.Results) -> Table:
+    """A row per format: its bytes, the mean of its losses, and what it is above float32 from each seed."""
+    found = results.as_dict()
+    table = _table(found["title"])
+    table.add_column("weights", no_wrap=True)
+    for heading in ("bytes", "loss", *(f"seed {seed}" for seed in found["seeds"]), "mean"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in found["rows"]:
+        above = [*row["differences"], row["difference"]]
+        loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
+        cells = ["" if value is None else f"{value:+.4f}" for value in above]
+        table.add_row(row["title"], str(row["bytes"]), loss, *cells)
+    return table
+
+
 def contest_table(contest: Contest) -> Table:
     """A row per contender: those that reached the goal, the fastest first, then the others."""
-    table = Table(
-        title=contest.task.title,
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title_style="bold",
-        title_justify="left",
-    )
+    table = _table(contest.task.title)
     table.add_column("contender", no_wrap=True)
     for heading in (
         f"loss {contest.task.goal:g}\nafter s",
@@ -108,3 +143,7 @@ def _bits(contest: Contest) -> Text:
             return Text(f" DIFFERENT BITS in the parameters at the end: {names}\n", style="bold red")
         case _:
             return Text(" Fewer than two of gpuopt's drivers trained to the end: no bits to compare\n", style="dim")
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), title_style="bold", title_justify="left")

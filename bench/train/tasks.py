@@ -21,7 +21,7 @@ Batch = tuple[Tensor, Tensor]
 """Inputs, and what the model is to make of them: one int64 for each of its rows of logits."""
 
 SEED = 0
-"""Of initial weights and of the order of batches."""
+"""Of initial weights and of the order of batches, where nothing else is said."""
 
 HELD_OUT_WINDOWS = 128
 """Windows of the held-out text, evenly spread over it, that a GPT's loss is averaged over."""
@@ -90,7 +90,7 @@ def loss_of(logits: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, -2), targets.flatten())
 
 
-def gpt(size: Size, batch_size: int, recipe: Recipe, goal: float, evaluate_every: int) -> Task:
+def gpt(size: Size, batch_size: int, recipe: Recipe, goal: float, evaluate_every: int, seed: int = SEED) -> Task:
     """A GPT that predicts the characters of Python's manual."""
     text = data.text()
     train, held_out = torch.from_numpy(text.train), torch.from_numpy(text.held_out)
@@ -100,13 +100,13 @@ def gpt(size: Size, batch_size: int, recipe: Recipe, goal: float, evaluate_every
         return rows[:, :-1], rows[:, 1:]
 
     def batch(step: int) -> Batch:
-        starts = np.random.default_rng((SEED, step)).integers(len(train) - size.context, size=batch_size)
+        starts = np.random.default_rng((seed, step)).integers(len(train) - size.context, size=batch_size)
         return windows(train, starts)
 
     return Task(
         key="gpt",
         title=f"GPT, {size.layers} layers of width {size.width}, on the characters of Python's manual",
-        model=partial(_seeded, partial(GPT, len(text.characters), size)),
+        model=partial(_seeded, partial(GPT, len(text.characters), size), seed),
         batch=batch,
         batch_size=batch_size,
         held_out=windows(held_out, np.linspace(0, len(held_out) - size.context - 1, HELD_OUT_WINDOWS).astype(int)),
@@ -155,9 +155,9 @@ def digits(channels: int, batch_size: int, recipe: Recipe, goal: float, evaluate
     )
 
 
-def _seeded(make: Callable[[], nn.Module]) -> nn.Module:
+def _seeded(make: Callable[[], nn.Module], seed: int = SEED) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
+        torch.manual_seed(seed)
         return make()
 
 

@@ -6,7 +6,7 @@ says: ``clip_grad_norm_``, ``step`` and ``zero_grad``, each with its defaults.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
@@ -67,7 +67,7 @@ def ways(device: str) -> list[Way]:
 
 def _gpuopt(driver: str, model: nn.Module, recipe: Recipe) -> Stepping:
     optimizer = gpuopt.AdamW(
-        _groups(model, recipe),
+        groups(model.parameters(), recipe),
         betas=recipe.betas,
         backend=driver,
         max_grad_norm=recipe.max_norm,
@@ -77,7 +77,7 @@ def _gpuopt(driver: str, model: nn.Module, recipe: Recipe) -> Stepping:
 
 
 def _torch(flags: dict[str, bool], model: nn.Module, recipe: Recipe) -> Stepping:
-    optimizer = torch.optim.AdamW(_groups(model, recipe), betas=recipe.betas, **flags)
+    optimizer = torch.optim.AdamW(groups(model.parameters(), recipe), betas=recipe.betas, **flags)
     params = list(model.parameters())
 
     def run() -> None:
@@ -88,9 +88,10 @@ def _torch(flags: dict[str, bool], model: nn.Module, recipe: Recipe) -> Stepping
     return Stepping(optimizer, run)
 
 
-def _groups(model: nn.Module, recipe: Recipe) -> list[dict[str, object]]:
-    params = list(model.parameters())
+def groups(params: Iterable[nn.Parameter], recipe: Recipe) -> list[dict[str, object]]:
+    """Parameters that decay, and those that do not."""
+    every = list(params)
     return [
-        {"params": [param for param in params if param.ndim > 1], "weight_decay": recipe.weight_decay},
-        {"params": [param for param in params if param.ndim <= 1], "weight_decay": 0.0},
+        {"params": [param for param in every if param.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [param for param in every if param.ndim <= 1], "weight_decay": 0.0},
     ]
