@@ -183,19 +183,18 @@ def step_times(results: Mapping[str, Any], columns: Mapping[str, str]) -> str:
 
 
 def formats(results: Mapping[str, Any]) -> str:
-    """A row per set of formats that the run has: its bytes, and how fast a step is."""
-    (first,) = _workloads(results, dict.fromkeys([next(iter(FORMAT_ROWS))])).values()
-    (base,) = (row for row in first["rows"] if row["contender"] == BASE)
+    """A row per set of formats: its bytes, and how fast a step is."""
+    stored_as = _workloads(results, FORMAT_ROWS)
+    first = next(iter(FORMAT_ROWS))
+    (base,) = (row for row in stored_as[first]["rows"] if row["contender"] == BASE)
     by_key = {workload.key: workload for workload in workloads("cpu")}
     lines = []
-    for workload in results["workloads"]:
-        if workload["key"] not in FORMAT_ROWS:
-            continue
+    for key, workload in stored_as.items():
         rows = {row["contender"]: row for row in workload["rows"]}
         ours, moved = rows[OURS_ON_CPU], workload["bytes"] / workload["numel"]
         shares = [f"{ours['copy_share']:.0%}", f"{times_as_fast(ours, base).value:.2f}x"] if ours["step"] else ["", ""]
-        kept = by_key[workload["key"]].stored / workload["numel"]
-        cells = [FORMAT_ROWS[workload["key"]], f"{kept:g}", f"{moved:g}", _cell(ours), *shares, _cell(rows[BASE])]
+        kept = by_key[key].stored / workload["numel"]
+        cells = [FORMAT_ROWS[key], f"{kept:g}", f"{moved:g}", _cell(ours), *shares, _cell(rows[BASE])]
         lines.append(cells)
     head = ["", "bytes stored", "moved in a step", f"{OURS_ON_CPU}, ms", "of a copy", f"x {BASE} in float32"]
     return _table([*head, f"{BASE}, ms"], lines)
@@ -255,8 +254,8 @@ def formats_training(stored: Mapping[str, Any]) -> str:
             row["title"],
             str(row["bytes"]),
             ", ".join(f"{loss:.4f}" for loss in row["losses"]),
-            ", ".join(f"{difference:+.4f}" for difference in row["differences"]),
-            f"{row['difference']:+.4f}",
+            ", ".join(f"{difference:+z.4f}" for difference in row["differences"]),
+            f"{row['difference']:+z.4f}",
         ]
         for row in stored["rows"]
     ]

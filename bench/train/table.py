@@ -78,7 +78,7 @@ def formats_table(results: formats.Results) -> Table:
     for row in found["rows"]:
         above = [*row["differences"], row["difference"]]
         loss = "" if row["loss"] is None else f"{row['loss']:.4f}"
-        cells = ["" if value is None else f"{value:+.4f}" for value in above]
+        cells = ["" if value is None else f"{value:+z.4f}" for value in above]
         table.add_row(row["title"], str(row["bytes"]), loss, *cells)
     return table
 
