@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuopt.kernels import epilogue
 from gpuopt.kernels.epilogue import Epilogue
-from gpuopt.kernels.formats import FORMATS, Format, Plane
+from gpuopt.kernels.formats import EIGHT_BIT, FORMATS, Format, Plane
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.random import Key
 from gpuopt.kernels.rules import Rule
@@ -41,6 +41,9 @@ class Variant:
         for slot, format in zip(self.slots, self.formats, strict=True):
             if format is None and slot not in (*self.rule.optional, *epilogue.SLOTS):
                 raise ValueError(f"{self.rule.name} needs its slot {slot!r}")
+            kind = self.rule.kinds.get(slot)
+            if format is not None and format.in_blocks and (kind is None or EIGHT_BIT.get(kind) is not format):
+                raise ValueError(f"{slot} of {self.rule.name} must not be stored as {format.name}, which is not for it")
         grad = self.formats[1]
         if grad is not None and (len(grad.planes) > 1 or grad.is_random):
             raise ValueError(f"a gradient must be one plane that is not random, but its format is {grad.name}")
@@ -103,6 +106,11 @@ class Variant:
         return any(format is not None and format.is_random for format in self.formats)
 
     @cached_property
+    def in_blocks(self) -> bool:
+        """Whether a state slot is stored in blocks."""
+        return any(format is not None and format.in_blocks for format in self.formats)
+
+    @cached_property
     def compute(self) -> np.dtype[Any]:
         """The dtype of the arithmetic: float64 when a slot is fp64, else float32."""
         wide = FORMATS["fp64"] in self.formats
@@ -114,9 +122,20 @@ class Variant:
         return Prologue._fields + self.rule.hyper_fields + Epilogue._fields + Key._fields
 
     @cached_property
-    def bytes_per_element(self) -> int:
-        """Bytes that one step moves per element: every slot but the copy is read, and those in ``written`` written."""
-        sizes = {slot: format.itemsize for slot, format in zip(self.slots, self.formats, strict=True) if format}
+    def bytes_per_element(self) -> float:
+        """Bytes that one step moves per element, see :meth:`bytes_moved`, where blocks are whole."""
+        return self._moved({slot: format.itemsize for slot, format in self._formats.items()})
+
+    def bytes_moved(self, numel: int) -> int:
+        """Bytes that one step over a tensor moves: every slot but the copy is read, those in ``written`` are written."""
+        return int(self._moved({slot: format.nbytes(numel) for slot, format in self._formats.items()}))
+
+    @property
+    def _formats(self) -> dict[str, Format]:
+        """Those of the slots that are present."""
+        return {slot: format for slot, format in zip(self.slots, self.formats, strict=True) if format is not None}
+
+    def _moved(self, sizes: Mapping[str, float]) -> float:
         read = sum(size for slot, size in sizes.items() if slot != epilogue.COPY)
         return read + sum(sizes[slot] for slot in self.written)
 

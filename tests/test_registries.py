@@ -23,7 +23,7 @@ FP32, BF16, FP64 = FORMATS["fp32"], FORMATS["bf16"], FORMATS["fp64"]
 def test_a_rule_has_one_to_three_slots(slots):
     adam = RULES["adam"]
     with pytest.raises(ValueError, match="x must have 1 to 3 state slots, but has"):
-        replace(adam, name="x", required=slots, optional=())
+        replace(adam, name="x", required=slots, optional=(), kinds=dict.fromkeys(slots, "signed"))
 
 
 def test_a_variant_needs_required_slots():

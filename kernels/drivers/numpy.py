@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuopt.kernels import epilogue, prologue
+from gpuopt.kernels import blocks, epilogue, prologue
 from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.formats import Plane
 from gpuopt.kernels.prologue import Prologue
@@ -72,9 +72,17 @@ def step(table: Table, placed: tuple[Array, Signals], stream: int = 0, threads: 
         for row, slots in zip(table.rows, _slots(table), strict=True):
             scalars = hyper[row[HYPER_ROW]]
             for start in range(0, int(row[NUMEL]), table.tile):
-                blocks = [tuple([plane[start : start + table.tile] for plane in planes]) for planes in slots]
-                random = _random(variant, row, start, blocks[0][0].size, scalars)
-                _step(variant, blocks, tuple(scalars), random)
+                stop = min(start + table.tile, int(row[NUMEL]))
+                parts = [
+                    ()
+                    if format is None
+                    else tuple(
+                        each[start // plane.block : plane.entries(stop)]
+                        for each, plane in zip(arrays, format.planes, strict=True)
+                    )
+                    for arrays, format in zip(slots, variant.formats, strict=True)
+                ]
+                _step(variant, parts, tuple(scalars), _random(variant, row, start, stop - start, scalars))
 
 
 def zero_grads(table: Table) -> None:
@@ -110,18 +118,18 @@ def _slots(table: Table) -> list[list[_Planes]]:
 class _Interface:
     """What NumPy asks of an object to see its memory as an array."""
 
-    def __init__(self, address: int, numel: int, plane: Plane) -> None:
+    def __init__(self, address: int, entries: int, plane: Plane) -> None:
         self.__array_interface__ = {
             "version": 3,
-            "shape": (numel,),
+            "shape": (entries,),
             "typestr": plane.storage.str,
             "data": (address, False),
         }
 
 
 def _memory(address: int, numel: int, plane: Plane) -> Array:
-    """The ``numel`` entries from ``address`` on, as an array that does not own them."""
-    return np.asarray(_Interface(address, numel, plane))
+    """The entries of ``numel`` elements from ``address`` on, as an array that does not own them."""
+    return np.asarray(_Interface(address, plane.entries(numel), plane))
 
 
 def _random(variant: Variant, row: Array, start: int, size: int, scalars: Array) -> list[Array | None]:
@@ -143,7 +151,7 @@ def _step(variant: Variant, stored: list[_Planes], scalars: tuple[Any, ...], ran
     before = len(Prologue._fields)
     after = before + len(variant.rule.hyper_fields)
     p, g, *state, average, _ = (
-        None if format is None else format.load(*planes).astype(variant.compute, copy=False)
+        None if format is None else blocks.load(format, planes).astype(variant.compute, copy=False)
         for planes, format in zip(stored, variant.formats, strict=True)
     )
     p, g = prologue.numpy_form(p, g, scalars[:before])
@@ -152,7 +160,7 @@ def _step(variant: Variant, stored: list[_Planes], scalars: tuple[Any, ...], ran
     values = p, None, *state, average, p
     for planes, format, value, bits in zip(stored, variant.formats, values, random, strict=True):
         if format is not None and value is not None:
-            for plane, entries in zip(planes, format.store(value, bits), strict=True):
+            for plane, entries in zip(planes, blocks.store(format, value, bits), strict=True):
                 if entries is not plane:
                     plane[:] = entries
     if variant.zero_grads:

@@ -68,6 +68,7 @@ RULE = Rule(
     hyper=AdagradHyper,
     required=("sum",),
     optional=(),
+    kinds={"sum": "sum"},
     settings=("eps", "lr_decay"),
     hyper_at=hyper_at,
     triton_hyper=triton_hyper,

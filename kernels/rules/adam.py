@@ -116,6 +116,7 @@ RULE = Rule(
     hyper=AdamHyper,
     required=("exp_avg", "exp_avg_sq"),
     optional=("max_exp_avg_sq",),
+    kinds={"exp_avg": "signed", "exp_avg_sq": "square", "max_exp_avg_sq": "square"},
     settings=("beta1", "beta2", "eps", "epsilon_hat"),
     hyper_at=hyper_at,
     triton_hyper=triton_hyper,

@@ -3,12 +3,14 @@ r"""RMSprop: plain, centered, with momentum, and both.
 .. math::
 
     v &\leftarrow v + (g^2 - v)(1 - \alpha) \\
-    a &\leftarrow a + (g - a)(1 - \alpha), \quad u = v - a^2 \quad\text{if centered, else } u = v \\
+    a &\leftarrow a + (g - a)(1 - \alpha), \quad u = \max(v - a^2, v \phi) \quad\text{if centered, else } u = v \\
     d &= g / (\sqrt{u} + \epsilon) \\
     b &\leftarrow b \mu + d, \quad d = b \quad\text{with momentum} \\
     p &\leftarrow p - d\, s
 
-The square root comes before epsilon, as in PyTorch; TensorFlow takes it after.
+The square root comes before epsilon, as in PyTorch; TensorFlow takes it after. The variance :math:`u` is never negative
+in exact arithmetic; the share :math:`\phi` keeps it from being so, or too small, where :math:`v` and :math:`a` are
+stored in few bits. With a :math:`\phi` of -1 it does nothing.
 
 Sources: Tieleman & Hinton, "Lecture 6.5, rmsprop" (Neural Networks for Machine Learning, 2012);
 centered: Graves, "Generating Sequences With Recurrent Neural Networks" (2013), equations 38 to 45.
@@ -21,41 +23,47 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuopt.kernels.rules.rule import Rule
+from gpuopt.kernels.select import select
 
 if TYPE_CHECKING:
     from gpuopt.kernels.triton_math import div_rn, sqrt_rn
 
 
 class RMSpropHyper(NamedTuple):
-    """Scalars of one RMSprop step; ``momentum`` counts only with a momentum buffer."""
+    """Scalars of one RMSprop step; ``momentum`` counts only with a momentum buffer, ``least_share`` if centered."""
 
     step_size: float
     one_minus_alpha: float
     momentum: float
     eps: float
+    least_share: float
 
 
-def hyper_at(step: int, lr: float, alpha: float, eps: float, momentum: float = 0.0) -> RMSpropHyper:
+def hyper_at(
+    step: int, lr: float, alpha: float, eps: float, momentum: float = 0.0, least_share: float = -1.0
+) -> RMSpropHyper:
     r"""The scalars of any step, in float64: :math:`s = \eta`, the same at every ``step``."""
-    return RMSpropHyper(lr, 1 - alpha, momentum, eps)
+    return RMSpropHyper(lr, 1 - alpha, momentum, eps, least_share)
 
 
 def triton_hyper(step, lr, settings):
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
-    alpha, eps, momentum = settings
-    return lr, 1 - alpha, momentum, eps
+    alpha, eps, momentum, least_share = settings
+    return lr, 1 - alpha, momentum, eps, least_share
 
 
 def numpy_form(
     p: Any, g: Any, hyper: Any, square_avg: Any, grad_avg: Any = None, momentum_buffer: Any = None
 ) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
-    step_size, one_minus_alpha, momentum, eps = hyper
+    step_size, one_minus_alpha, momentum, eps, least_share = hyper
     square_avg += (g * g - square_avg) * one_minus_alpha
     variance = square_avg
     if grad_avg is not None:
         grad_avg += (g - grad_avg) * one_minus_alpha
         variance = square_avg - grad_avg * grad_avg
+        least = square_avg * least_share
+        variance = select(variance < least, least, variance)
     direction = g / (np.sqrt(variance) + eps)
     if momentum_buffer is not None:
         momentum_buffer *= momentum
@@ -71,6 +79,8 @@ T variance = square_avg;
 if constexpr (has_grad_avg) {
     grad_avg = grad_avg + (g - grad_avg) * one_minus_alpha;
     variance = square_avg - grad_avg * grad_avg;
+    const T least = square_avg * least_share;
+    variance = variance < least ? least : variance;
 }
 T direction = g / (sqrt(variance) + eps);
 if constexpr (has_momentum_buffer) {
@@ -83,7 +93,7 @@ p = p - direction * step_size;
 
 def triton_form(p, g, hyper, square_avg, grad_avg, momentum_buffer):
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
-    step_size, one_minus_alpha, momentum, eps = hyper
+    step_size, one_minus_alpha, momentum, eps, least_share = hyper
     square_avg = square_avg + (g * g - square_avg) * one_minus_alpha
     state = (square_avg,)
     variance = square_avg
@@ -91,6 +101,8 @@ def triton_form(p, g, hyper, square_avg, grad_avg, momentum_buffer):
         new_grad_avg = grad_avg + (g - grad_avg) * one_minus_alpha
         state = state + (new_grad_avg,)
         variance = square_avg - new_grad_avg * new_grad_avg
+        least = square_avg * least_share
+        variance = tl.where(variance < least, least, variance)
     direction = div_rn(g, sqrt_rn(variance) + eps)
     if momentum_buffer is not None:
         direction = momentum_buffer * momentum + direction
@@ -104,7 +116,8 @@ RULE = Rule(
     hyper=RMSpropHyper,
     required=("square_avg",),
     optional=("grad_avg", "momentum_buffer"),
-    settings=("alpha", "eps", "momentum"),
+    kinds={"square_avg": "square", "grad_avg": "signed", "momentum_buffer": "signed"},
+    settings=("alpha", "eps", "momentum", "least_share"),
     hyper_at=hyper_at,
     triton_hyper=triton_hyper,
     numpy_form=numpy_form,

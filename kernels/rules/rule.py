@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import compress, product
-from typing import Any
+from typing import Any, Literal
+
+Kind = Literal["signed", "square", "sum"]
+"""What a state slot holds, as formats may depend on it: values of either sign, such as averages and buffers; averages of
+squares, or the largest of them; or sums that only grow, of which what is added last is a vanishing part."""
 
 MOST_SLOTS = 3
 """State slots that the drivers' kernels are written out for."""
@@ -23,6 +27,7 @@ class Rule:
         hyper: NamedTuple of the scalars that one step needs, in the order of the forms' ``hyper``.
         required: State slots that are always there, by the names of ``torch.optim``.
         optional: State slots that may be absent. They follow the required ones.
+        kinds: What each state slot holds.
         settings: What a user sets besides the learning rate, as ``hyper_at`` and ``triton_hyper`` take it.
         hyper_at: ``(step, lr, *settings) -> hyper``, in float64; the first step is 1.
         triton_hyper: ``(step, lr, settings) -> hyper`` on Triton tensors of float64, of which a setting that is on or
@@ -44,6 +49,7 @@ class Rule:
     hyper: type[tuple[Any, ...]]
     required: tuple[str, ...]
     optional: tuple[str, ...]
+    kinds: dict[str, Kind]
     settings: tuple[str, ...]
     hyper_at: Callable[..., tuple[float, ...]]
     triton_hyper: Callable[..., Any]
@@ -55,6 +61,8 @@ class Rule:
     def __post_init__(self) -> None:
         if not 1 <= len(self.slots) <= MOST_SLOTS:
             raise ValueError(f"{self.name} must have 1 to {MOST_SLOTS} state slots, but has {self.slots}")
+        if set(self.kinds) != set(self.slots):
+            raise ValueError(f"{self.name} must have a kind for each of its slots {self.slots}, but has {self.kinds}")
 
     @property
     def slots(self) -> tuple[str, ...]:

@@ -114,6 +114,7 @@ RULE = Rule(
     hyper=SGDHyper,
     required=(),
     optional=("momentum_buffer",),
+    kinds={"momentum_buffer": "signed"},
     settings=("momentum", "dampening", "nesterov"),
     hyper_at=hyper_at,
     triton_hyper=triton_hyper,

@@ -75,6 +75,7 @@ RULE = Rule(
     hyper=LionHyper,
     required=("exp_avg",),
     optional=(),
+    kinds={"exp_avg": "signed"},
     settings=("beta1", "beta2"),
     hyper_at=hyper_at,
     triton_hyper=triton_hyper,
