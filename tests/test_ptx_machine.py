@@ -419,7 +419,7 @@ def test_what_depends_on_who_is_first_is_an_error() -> None:
     @%p1 ld.global.s32 %r2, [%d1+128];"""
     with pytest.raises(ptx.AccessError, match="a block loads what another stores, at byte 128 of b"):
         run(neighbour, a, b, grid=2)
-    with pytest.raises(ptx.AccessError, match="two warps write to the same byte"):
+    with pytest.raises(ptx.AccessError, match="two threads write to the same byte"):
         run(each_thread("", "", "mov.b32 %r2, smem;\nst.shared.b32 [%r2], %r0;", 4, 4), a, b, threads=64, shared=16)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from gpuopt.kernels import blocks
 from gpuopt.kernels.formats import Format
 from gpuopt.verify.drawing import Array, bits
 from gpuopt.verify.tensors import GUARD_BYTE, Tensors
@@ -19,8 +20,8 @@ class Difference:
     Attributes:
         plane: Its name, as in :attr:`~gpuopt.kernels.variant.Variant.planes`.
         tensor: Which of the tensors.
-        index: Which of its elements.
-        count: Elements of this plane of this tensor that differ.
+        index: Which of its elements; of a scale, the first that has it.
+        count: Entries of this plane of this tensor that differ.
         numel: Elements of this tensor.
         got: The stored bits.
         expected: The oracle's.
@@ -36,10 +37,13 @@ class Difference:
 
 
 def different(format: Format, a: Sequence[Array], b: Sequence[Array]) -> list[Array]:
-    """For each plane, where entries have other bits in ``a`` than in ``b``, unless the values are NaN in both."""
+    """For each plane, where entries have other bits in ``a`` than in ``b``, unless what they say is NaN in both."""
     with np.errstate(all="ignore"):
-        both_nan = np.isnan(format.load(*a)) & np.isnan(format.load(*b))
-    return [(bits(got) != bits(wanted)) & ~both_nan for got, wanted in zip(a, b, strict=True)]
+        both_nan = np.isnan(blocks.load(format, a)) & np.isnan(blocks.load(format, b))
+    return [
+        (bits(got) != bits(wanted)) & ~(both_nan if plane.block == 1 else np.isnan(got) & np.isnan(wanted))
+        for plane, got, wanted in zip(format.planes, a, b, strict=True)
+    ]
 
 
 def first_difference(actual: Tensors, expected: Tensors) -> Difference | None:
@@ -50,8 +54,9 @@ def first_difference(actual: Tensors, expected: Tensors) -> Difference | None:
             both = [[tensors.stored(tensor, name) for name in names] for tensors in (actual, expected)]
             for name, got, wanted, differ in zip(names, *both, different(format, *both), strict=True):
                 if differ.any():
-                    index = int(differ.argmax())
-                    found = int(bits(got)[index]), int(bits(wanted)[index])
+                    entry = int(differ.argmax())
+                    index = entry * expected.planes[name].block
+                    found = int(bits(got)[entry]), int(bits(wanted)[entry])
                     return Difference(name, tensor, index, int(differ.sum()), numel, *found)
     return None
 

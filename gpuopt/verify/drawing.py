@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuopt.kernels import blocks
 from gpuopt.kernels.formats import BY_DTYPE, Format, Plane
 from gpuopt.kernels.formats.format import FLOAT32
 
@@ -26,7 +27,7 @@ def stored(format: Format, values: Array) -> Array:
 def stored_planes(format: Format, values: Array) -> list[Array]:
     """``values`` as the oracle stores them, an array for each plane; a random format is given no random bits."""
     with np.errstate(all="ignore"):
-        entries = format.store(values, np.zeros(values.shape, np.uint32) if format.is_random else None)
+        entries = blocks.store(format, values, np.zeros(values.shape, np.uint32) if format.is_random else None)
         return [each.astype(plane.storage) for each, plane in zip(entries, format.planes, strict=True)]
 
 
@@ -45,10 +46,11 @@ def edges(plane: Plane) -> Array:
 def whole_range(format: Format, numel: int, rng: np.random.Generator) -> list[Array]:
     """Bits over the whole range of a format, about every fifth an edge.
 
-    Of several planes, half of the elements are what it stores of any float32, and half any bits in each plane.
+    Of several planes, half of the elements are what it stores of any float32, and half any bits in each plane; of codes
+    and scales all are any bits.
     """
-    if len(format.planes) == 1:
-        return [_any(format.planes[0], numel, rng)]
+    if len(format.planes) == 1 or format.in_blocks:
+        return [_any(plane, plane.entries(numel), rng) for plane in format.planes]
     values = _any(FLOAT32, numel, rng).view(np.float32)
     is_stored = rng.random(numel) < 0.5
     return [

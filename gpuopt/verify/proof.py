@@ -72,7 +72,9 @@ def prove(driver: str, variant: Variant, cases: Sequence[Case], seed: int) -> Ou
     for case in cases:
         compared, fault = _compare(driver, variant, case, seed)
         comparisons += compared
-        elements += compared * sum(case.numels) * len(variant.planes)
+        elements += compared * sum(
+            plane.entries(numel) for numel in case.numels for _, plane in variant.planes.values()
+        )
         if fault is not None:
             break
     return Outcome(comparisons, elements, time.perf_counter() - begun, fault)

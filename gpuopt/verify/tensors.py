@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from gpuopt.kernels import blocks
+from gpuopt.kernels.formats import BLOCK
 from gpuopt.kernels.table import Table, Whereabouts
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.drawing import Array, bits, ordinary, whole_range
@@ -65,8 +67,8 @@ class Tensors:
             self.fronts.append(front)
             self.buffers.append(
                 {
-                    name: np.full(front[name] + numel * size + guard, GUARD_BYTE, np.uint8)
-                    for name, size in sizes.items()
+                    name: np.full(front[name] + plane.entries(numel) * sizes[name] + guard, GUARD_BYTE, np.uint8)
+                    for name, plane in self.planes.items()
                 }
             )
         self.draw(seed, self.formats)
@@ -79,21 +81,37 @@ class Tensors:
         """Draws the elements of some slots anew, in place."""
         rng = np.random.default_rng(seed)
         for tensor, numel in enumerate(self.numels):
-            is_ordinary = rng.random(numel) < self.ordinary_share
+            is_ordinary, are_ordinary = self._draw_ordinary(numel, rng)
             for slot in slots:
                 format = self.formats[slot]
                 drawn = ordinary(slot, format, numel, rng), whole_range(format, numel, rng)
                 for name, usual, unusual in zip(self.planes_of(slot), *drawn, strict=True):
-                    bits(self.stored(tensor, name))[:] = np.where(is_ordinary, usual, unusual)
+                    chosen = is_ordinary if self.planes[name].block == 1 else are_ordinary
+                    bits(self.stored(tensor, name))[:] = np.where(chosen, usual, unusual)
+
+    def _draw_ordinary(self, numel: int, rng: np.random.Generator) -> tuple[Array, Array]:
+        """Which elements are ordinary, and the scales of which blocks.
+
+        Where something is stored in blocks, whole blocks are, since a single NaN makes a block of them; of the others
+        every second has an element in 64 that is not, and is finite often enough.
+        """
+        if not self.variant.in_blocks:
+            return rng.random(numel) < self.ordinary_share, np.empty(0, bool)
+        kind = rng.random(-(-numel // BLOCK))
+        few = kind < (1 + self.ordinary_share) / 2
+        all_of_it = kind < self.ordinary_share
+        is_few, is_all = (blocks.spread(each, numel) for each in (few, all_of_it))
+        return is_all | (is_few & (rng.random(numel) < 63 / 64)), few
 
     def stored(self, tensor: int, name: str) -> Array:
         """The entries of one plane of one tensor, as a view."""
-        storage, front = self.planes[name].storage, self.fronts[tensor][name]
-        return self.buffers[tensor][name][front : front + self.numels[tensor] * storage.itemsize].view(storage)
+        plane, front = self.planes[name], self.fronts[tensor][name]
+        storage, size = plane.storage, plane.entries(self.numels[tensor]) * plane.storage.itemsize
+        return self.buffers[tensor][name][front : front + size].view(storage)
 
     def element(self, tensor: int, index: int) -> dict[str, int]:
         """The stored bits of one element of one tensor, by plane."""
-        return {name: int(bits(self.stored(tensor, name))[index]) for name in self.planes}
+        return {name: int(bits(self.stored(tensor, name))[index // plane.block]) for name, plane in self.planes.items()}
 
     def copy(self) -> Tensors:
         """The same elements and the same alignment elsewhere."""

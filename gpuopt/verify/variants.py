@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuopt.kernels.formats import BY_DTYPE, FORMATS
+from gpuopt.kernels.formats import BY_DTYPE, EIGHT_BIT, FORMATS, Format
 from gpuopt.kernels.random import Key
 from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.variant import Variant
@@ -20,10 +20,15 @@ MIXED = [
 UNIFORM = [name for name, format in FORMATS.items() if format in BY_DTYPE.values()]
 """Formats that any slot may have."""
 
-RICH = [(name, "bf16", name) for name in FORMATS if name not in UNIFORM]
+RICH = [(name, "bf16", name) for name, format in FORMATS.items() if name not in UNIFORM and not format.in_blocks]
 """Those that a gradient cannot have."""
 
-FORMAT_SETS = [(name, name, name) for name in UNIFORM] + MIXED + RICH
+IN_8_BITS = "8bit"
+"""In place of a state's format: for each slot the one in :data:`~gpuopt.kernels.formats.EIGHT_BIT` that is for it."""
+
+NARROW = [("fp32", "fp32", IN_8_BITS), ("split24", "bf16", IN_8_BITS)]
+
+FORMAT_SETS = [(name, name, name) for name in UNIFORM] + MIXED + RICH + NARROW
 
 EPILOGUES = [
     ("fp32", "fp32", "fp32", "fp32", None, False),
@@ -33,6 +38,7 @@ EPILOGUES = [
     ("split32", "bf16", "fp32", None, None, False),
     ("split24", "bf16", "stochastic_bf16", "fp32", None, True),
     ("split32", "fp16", "fp64", "split24", "stochastic_bf16", False),
+    ("stochastic_bf16", "fp16", IN_8_BITS, "fp64", "split32", True),
 ]
 """Formats of parameter, gradient, state, average and copy, and whether gradients are zeroed."""
 
@@ -45,23 +51,37 @@ def variants() -> list[Variant]:
             (
                 FORMATS[param],
                 FORMATS[grad],
-                *(FORMATS[state] if slot in present else None for slot in rule.slots),
+                *(state_format(rule, slot, state) if slot in present else None for slot in rule.slots),
             ),
         )
         for rule in RULES.values()
         for present in rule.option_sets()
         for param, grad, state in FORMAT_SETS
+        if can_store(rule, state)
     )
     plain = list(dict.fromkeys(made))  # without state, two sets of formats can be one
-    return plain + [with_epilogue(rule, *formats) for rule in RULES.values() for formats in EPILOGUES]
+    return plain + [
+        with_epilogue(rule, *formats) for rule in RULES.values() for formats in EPILOGUES if can_store(rule, formats[2])
+    ]
+
+
+def can_store(rule: Rule, state: str) -> bool:
+    """Whether the state slots of a rule can have a format, or :data:`IN_8_BITS`."""
+    return state != IN_8_BITS or set(rule.kinds.values()) <= set(EIGHT_BIT)
+
+
+def state_format(rule: Rule, slot: str, state: str) -> Format:
+    """The format of a state slot, by its name or as :data:`IN_8_BITS`."""
+    return EIGHT_BIT[rule.kinds[slot]] if state == IN_8_BITS else FORMATS[state]
 
 
 def with_epilogue(
     rule: Rule, param: str, grad: str, state: str, average: str | None, copy: str | None, zero_grads: bool
 ) -> Variant:
     """A rule with every slot of its own, and of the epilogue those that have a format."""
-    names = (param, grad, *(state,) * len(rule.slots), average, copy)
-    return Variant(rule, tuple(None if name is None else FORMATS[name] for name in names), zero_grads)
+    own = [state_format(rule, slot, state) for slot in rule.slots]
+    after = [None if name is None else FORMATS[name] for name in (average, copy)]
+    return Variant(rule, (FORMATS[param], FORMATS[grad], *own, *after), zero_grads)
 
 
 def hyper_fields(variant: Variant) -> dict[str, float]:
@@ -94,7 +114,13 @@ def hyper_rows(variant: Variant, step: int) -> list[list[float]]:
     keys = {field: fields[field] + step for field in Key._fields}
     full = {field: value * (1 + step / 64) for field, value in fields.items()} | keys
     bare = {field: value * 1.3 for field, value in full.items()} | keys
-    without = {"grad_scale": 1.0, "weight_decay": 0.0, "decoupled_decay": 0.0, "grad_coefficient": 0.0, "least_share": -1.0}
+    without = {
+        "grad_scale": 1.0,
+        "weight_decay": 0.0,
+        "decoupled_decay": 0.0,
+        "grad_coefficient": 0.0,
+        "least_share": -1.0,
+    }
     bare.update((field, value) for field, value in without.items() if field in bare)
     return [list(full.values()), list(bare.values())]
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from gpuopt.kernels import epilogue, prologue
+from gpuopt.kernels import blocks, epilogue, prologue
 from gpuopt.kernels.cuda_math import ARITHMETIC
+from gpuopt.kernels.formats import BLOCK, Plane
 from gpuopt.kernels.random import CUDA_FORM as RANDOM
 from gpuopt.kernels.random import Key
 from gpuopt.kernels.signals import Signals
@@ -136,6 +137,78 @@ static __device__ inline void indices_in_model(
 }
 """
 
+_BLOCKS = """
+// As many of them as are left; the others are zeros, and are not stored.
+template <int N, class S>
+static __device__ inline entries<S, N> load_left(const S* from, long long left) {
+    entries<S, N> stored;
+#pragma unroll
+    for (int k = 0; k < N; ++k) stored.at[k] = k < left ? from[k] : S(0);
+    return stored;
+}
+
+template <class S, int N>
+static __device__ inline void store_left(S* to, const entries<S, N>& stored, long long left) {
+#pragma unroll
+    for (int k = 0; k < N; ++k) if (k < left) to[k] = stored.at[k];
+}
+
+template <class F, class T, int N, class... S>
+static __device__ inline void load_some(T (&values)[N], long long left, const S*... planes) {
+    widen_whole<F>(values, load_left<N>(planes, left)...);
+}
+
+// Of codes, with the scale of their block.
+template <class F, class T, int N>
+static __device__ inline void widen_block(T (&values)[N], const entries<unsigned char, N>& codes, float scale) {
+#pragma unroll
+    for (int k = 0; k < N; ++k) widen(values[k], F::load(codes.at[k], scale));
+}
+
+template <class F, class T, int N, class R, class... S>
+static __device__ inline void store_some(const T (&values)[N], const R& bits, long long left, S*... planes) {
+    const auto store = [&](entries<S, N>... stored) {
+#pragma unroll
+        for (int k = 0; k < N; ++k) F::store(values[k], bits(k), stored.at[k]...);
+        (store_left(planes, stored, left), ...);
+    };
+    store(entries<S, N>()...);
+}
+
+// The codes of N elements of a block, of which so many are left, and, by one thread, its scale, by its largest magnitude
+// in all THREADS that hold it and follow each other in a warp.
+template <class F, int THREADS, class T, int N, class R>
+static __device__ inline entries<unsigned char, N> codes_of(
+    const T (&values)[N], const R& bits, float top, float* scale_at, long long left) {
+    unsigned int largest = 0;
+#pragma unroll
+    for (int k = 0; k < N; ++k) {
+        const unsigned int magnitude = k < left ? magnitude_of(narrow(values[k])) : 0u;
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    bool is_first = true;
+#ifdef __CUDA_ARCH__
+    if constexpr (THREADS > 1) {
+        const unsigned int lane = threadIdx.x % 32, first = lane / THREADS * THREADS;
+#pragma unroll
+        for (int distance = THREADS / 2; distance > 0; distance /= 2) {
+            const unsigned int other = __shfl_xor_sync(((1u << THREADS) - 1u) << first, largest, distance);
+            largest = other > largest ? other : largest;
+        }
+        is_first = lane == first;
+    }
+#endif
+    const float scale = scale_of(largest);
+    const ieee_float factor = factor_of(scale, top);
+    entries<unsigned char, N> stored;
+#pragma unroll
+    for (int k = 0; k < N; ++k) F::store(values[k], bits(k), factor, stored.at[k]);
+    if (is_first && left > 0) *scale_at = scale;
+    return stored;
+}
+"""
+"""What a variant that stores something in blocks needs besides."""
+
 _LOCALS = ("p", "g")
 """What the forms call the first two slots."""
 
@@ -166,32 +239,40 @@ def has_array_form(variant: Variant) -> bool:
 def preamble(variant: Variant) -> str:
     """Definitions that both bodies need."""
     formats = {format.name: format.cuda_form for format in variant.formats if format is not None}
-    return ARITHMETIC + RANDOM + "".join(formats.values()) + _ACCESS
+    in_blocks = blocks.CUDA_FORM + _BLOCKS if variant.in_blocks else ""
+    return ARITHMETIC + RANDOM + "".join(formats.values()) + _ACCESS + in_blocks
 
 
-def table_body(variant: Variant, tile: int) -> str:
-    """Statements for thread ``i`` of a launch over a table, of ``tiles * tile / elements_per_thread`` threads.
+def table_body(variant: Variant, tile: int, count: int | None = None) -> str:
+    """Statements for thread ``i`` of a launch over a table, of ``tiles * tile / count`` threads.
 
     A thread takes elements that follow each other, in accesses of 16 bytes where it can; those of a gradient that is
     not aligned one by one. Of a tensor with another slot that is not aligned it takes elements as far apart as there
-    are threads for the tile, so that threads side by side access elements side by side.
+    are threads for the tile, so that threads side by side access elements side by side; but none of other blocks than
+    threads beside it, where something is stored in blocks, and these threads of one warp find its scale together.
 
     Expects ``rows``, ``tile_tensor`` and ``hyper`` as the arrays of :class:`~gpuopt.kernels.table.Table`, and
     ``signals`` as :class:`~gpuopt.kernels.signals.Signals`.
 
     Args:
         variant: The rule and its formats.
-        tile: Elements of a tile, a multiple of :func:`elements_per_thread`.
+        tile: Elements of a tile, a multiple of ``count``, and of :data:`~gpuopt.kernels.formats.BLOCK`.
+        count: Elements that a thread takes; None for :func:`elements_per_thread`. Where threads run one after the
+            other, as on the host, blocks take one thread each: as many as a block has.
     """
-    slots, count = _slots(variant), elements_per_thread(variant)
+    slots, count = _slots(variant), count or elements_per_thread(variant)
+    lanes = tile // count
+    step_by, apart = (
+        ("1", str(count)) if variant.in_blocks else (f"fast_numel ? 1 : {lanes}", f"(fast_numel ? {count} : 1)")
+    )
     width = POINTERS + variant.width
     lines = [
         f"typedef {compute_type(variant)} T;",
-        f"const unsigned long long thread = i, lanes = {tile // count};",
+        f"const unsigned long long thread = i, lanes = {lanes};",
         "const long long tile = thread / lanes, lane = thread % lanes;",
         f"const long long row = tile_tensor[tile] * {width}LL;",
-        f"const long long fast_numel = rows[row + {FAST_NUMEL}], step_by = fast_numel ? 1 : {tile // count};",
-        f"const long long start = (tile - rows[row + {FIRST_TILE}]) * {tile} + lane * (fast_numel ? {count} : 1);",
+        f"const long long fast_numel = rows[row + {FAST_NUMEL}], step_by = {step_by};",
+        f"const long long start = (tile - rows[row + {FIRST_TILE}]) * {tile} + lane * {apart};",
         f"const long long left = rows[row + {NUMEL}] - start;",
         f"const long long scalars = rows[row + {HYPER_ROW}] * {len(variant.hyper_fields)};",
     ]
@@ -208,9 +289,10 @@ def table_body(variant: Variant, tile: int) -> str:
         f"if ({found_inf}) widen(found_inf, *reinterpret_cast<const float*>({found_inf}));",
     ]
     lines += [
-        f"{stored}* const {name} = reinterpret_cast<{stored}*>(rows[row + {POINTERS + column}]) + start;"
+        f"{plane.cuda_type}* const {name} = "
+        f"reinterpret_cast<{plane.cuda_type}*>(rows[row + {POINTERS + column}]) + start{_divided_by(plane.block)};"
         for slot in slots
-        for name, (column, stored) in slot.planes.items()
+        for name, (column, plane) in slot.planes.items()
     ]
     if variant.is_random:
         columns = ", ".join(f"static_cast<unsigned long long>(rows[row + {column}])" for column in (ORIGIN, RUN, PITCH))
@@ -225,28 +307,16 @@ def table_body(variant: Variant, tile: int) -> str:
     arguments = ", ".join(f"T {'' if slot.name == 'g' else '&'}{slot.name}" for slot in taken)
     lines += [f"const auto step = [&]({arguments}) {{", _arithmetic(variant), "};"]
 
-    lines += ["const auto full = [&](bool is_aligned) {"]
-    for slot in taken:
-        load = f"load_whole<{slot.form}>({slot.name}, {slot.pointers})"
-        if slot.name == "g":
-            load = f"widen_whole<{slot.form}>(g, load_plane<{count}>(g_at, is_aligned))"
-        lines += [f"T {slot.name}[{count}];", f"{load};"]
-    elements = ", ".join(f"{slot.name}[k]" for slot in taken)
-    lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) step({elements});"]
-    lines += _random_bits(slots, count, "start")
-    lines += [
-        f"store_plane(g_at, entries<{slot.stored}, {count}>(), is_aligned);"
-        if slot.name == "g"
-        else f"store_whole<{slot.form}>({slot.value}, {slot.bits}, {slot.pointers});"
-        for slot in slots
-        if slot.written
-    ]
-    lines += ["};"]
-    lines += [f"if (start + {count} <= fast_numel) {{"]
+    lines += ["const auto full = [&](bool is_aligned) {", *_pass(slots, count, is_full=True), "};"]
+    end = f"start / {BLOCK} * {BLOCK} + {BLOCK}" if variant.in_blocks else f"start + {count}"
+    lines += [f"if ({end} <= fast_numel) {{"]
     # Twice, so that the way of an aligned gradient is free of what the other needs.
     lines += [f"if (rows[row + {POINTERS + 1}] % {ALIGNMENT} == 0) full(true); else full(false);"]
 
     each = ["#pragma unroll 1", f"for (long long at = 0; at < {count} * step_by && at < left; at += step_by) {{"]
+    if variant.in_blocks:
+        lines += ["} else {", *_pass(slots, count, is_full=False), "}"]
+        return "\n".join((*lines, *_else_zero(variant, each)))
     lines += ["} else {", *each]
     lines += [f"T {slot.name}; widen({slot.name}, {slot.form}::load({slot.at('at')}));" for slot in taken]
     lines += [f"step({', '.join(slot.name for slot in taken)});"]
@@ -257,10 +327,53 @@ def table_body(variant: Variant, tile: int) -> str:
         if slot.written
     ]
     lines += ["}", "}"]
-    if variant.zero_grads:
-        lines += ["} else {", *each, "g_at[at] = 0;", "}"]
-    lines += ["}"]
-    return "\n".join(lines)
+    return "\n".join((*lines, *_else_zero(variant, each)))
+
+
+def _pass(slots: list[_Slot], count: int, is_full: bool) -> list[str]:
+    """Statements that load, step and store elements that follow each other: ``count``, or as many of them as are left.
+
+    Of full ones, ``is_aligned`` says of the gradient whether it is.
+    """
+    taken = [slot for slot in slots if slot.name != epilogue.COPY]
+    some = "" if is_full else ", left"
+    lines = []
+    for slot in taken:
+        load = f"load_{'whole' if is_full else 'some'}<{slot.form}>({slot.name}{some}, {slot.pointers})"
+        if slot.top is not None:
+            codes = f"load_plane<{count}>({slot.name}_at)" if is_full else f"load_left<{count}>({slot.name}_at, left)"
+            scale = f"*{slot.name}_at1" if is_full else f"left > 0 ? *{slot.name}_at1 : 0.0f"
+            load = f"widen_block<{slot.form}>({slot.name}, {codes}, {scale})"
+        elif slot.name == "g" and is_full:
+            load = f"widen_whole<{slot.form}>(g, load_plane<{count}>(g_at, is_aligned))"
+        lines += [f"T {slot.name}[{count}];", f"{load};"]
+    elements = ", ".join(f"{slot.name}[k]" for slot in taken)
+    lines += ["#pragma unroll", f"for (int k = 0; k < {count}; ++k) step({elements});"]
+    lines += _random_bits(slots, count, "start")
+    for slot in slots:
+        if not slot.written:
+            continue
+        end = "is_aligned" if is_full else "left"
+        store = f"store_{'plane' if is_full else 'left'}"
+        if slot.name == "g":
+            lines += [f"{store}(g_at, entries<{slot.stored}, {count}>(), {end});"]
+        elif slot.top is not None:
+            left = str(count) if is_full else "left"
+            codes = f"codes_of<{slot.form}, {BLOCK // count}>({slot.name}, {slot.bits}, {slot.top!r}f, {slot.name}_at1, {left})"
+            lines += [f"{store}({slot.name}_at, {codes}{some});"]
+        else:
+            name = f"store_{'whole' if is_full else 'some'}<{slot.form}>"
+            lines += [f"{name}({slot.value}, {slot.bits}{some}, {slot.pointers});"]
+    return lines
+
+
+def _else_zero(variant: Variant, each: list[str]) -> list[str]:
+    """What a skipped step still does, and the end of what any other does."""
+    return ["} else {", *each, "g_at[at] = 0;", "}", "}"] if variant.zero_grads else ["}"]
+
+
+def _divided_by(block: int) -> str:
+    return "" if block == 1 else f" / {block}"
 
 
 def array_body(variant: Variant) -> str:
@@ -301,25 +414,27 @@ class _Slot(NamedTuple):
         number: Of the slot in the variant.
         name: What the forms call it.
         planes: By the name of the pointer to each of its planes, the column of its address, after those of a row that
-            are not addresses, and the C++ type of an entry.
+            are not addresses, and what it is.
         form: The C++ struct of its format.
         value: The local that is stored in it.
         written: Whether anything is.
         random: Whether that depends on random bits.
+        top: That of the format, where it is in blocks.
     """
 
     number: int
     name: str
-    planes: dict[str, tuple[int, str]]
+    planes: dict[str, tuple[int, Plane]]
     form: str
     value: str
     written: bool
     random: bool
+    top: float | None
 
     @property
     def stored(self) -> str:
         """C++ type of an entry of the first plane."""
-        return self.planes[f"{self.name}_at"][1]
+        return self.planes[f"{self.name}_at"][1].cuda_type
 
     @property
     def pointers(self) -> str:
@@ -343,13 +458,14 @@ def _slots(variant: Variant) -> list[_Slot]:
             index,
             names[slot],
             {
-                f"{names[slot]}_at{number or ''}": (column, plane.cuda_type)
+                f"{names[slot]}_at{number or ''}": (column, plane)
                 for number, (column, plane) in enumerate(zip(columns, format.planes, strict=True))
             },
             format.name,
             "p" if slot == epilogue.COPY else names[slot],
             slot in variant.written,
             format.is_random,
+            format.top,
         )
         for index, (slot, format, columns) in enumerate(
             zip(variant.slots, variant.formats, variant.columns, strict=True)

@@ -1,7 +1,8 @@
 """Runs the NumPy form compiled by Numba: one call and one pass over memory for the whole table.
 
 Each thread walks a range of tiles of the pointer table. The inner loop is plain, so that LLVM vectorises it; the
-error model of NumPy matters for that, since a check for division by zero would forbid it. Every loop is compiled twice,
+error model of NumPy matters for that, since a check for division by zero would forbid it. What is stored in blocks is
+kept until one is whole, and then goes through a loop of its own. Every loop is compiled twice,
 since a table that is worth one thread is to wake no others, and the code that can costs six times as much to compile.
 """
 
@@ -27,10 +28,11 @@ from numba.extending import intrinsic, overload, register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from gpuopt.kernels import epilogue, prologue
+from gpuopt.kernels.blocks import factor_of, magnitude_of, scale_of
 from gpuopt.kernels.drivers.numpy import place, zero_grads
 from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.fork import is_forked
-from gpuopt.kernels.formats import Format
+from gpuopt.kernels.formats import BLOCK, Format
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.random import mix, random_bits, slot_key
 from gpuopt.kernels.rules.rule import MOST_SLOTS
@@ -232,10 +234,16 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
         (c_planes, c_get, c_set),
         (e_planes, e_get, e_set),
         (k_planes, _, k_set),
-    ) = [_ACCESSES[len(format.planes) if format else 0] for format in formats]
+    ) = [_accesses(format) for format in formats]
+    (a_room, a_begin, a_end), (b_room, b_begin, b_end), (c_room, c_begin, c_end) = [
+        _BLOCKS if format and format.in_blocks else (_nothing, _as_it_is, _nothing) for format in formats[2:5]
+    ]
+    a_top, b_top, c_top = [format and format.top for format in formats[2:5]]
+    next_end = _end_of_block if variant.in_blocks else _end_of_tile
     g_set = g_set if variant.zero_grads else _nothing
     p_bits, a_bits, b_bits, c_bits, e_bits, k_bits = [
-        random_bits if format and format.is_random else _no_bits for format in (formats[0], *formats[2:])
+        random_bits if format and format.is_random and not format.in_blocks else _no_bits
+        for format in (formats[0], *formats[2:])
     ]
     # The indices of these slots, by which their random bits differ.
     p_slot, a_slot, b_slot, c_slot, e_slot, k_slot = 0, 2, 3, 4, len(variant.slots) - 2, len(variant.slots) - 1
@@ -274,28 +282,39 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
             c_key = slot_key(key_low, key_high, c_slot)
             e_key = slot_key(key_low, key_high, e_slot)
             k_key = slot_key(key_low, key_high, k_slot)
+            a_kept, b_kept, c_kept = a_room(), b_room(), c_room()
             begin = np.int64(0)
             while begin < size:
-                run, first_low, high = next_run(row, start + begin, size - begin)
-                for i in range(begin, begin + run):
-                    low = np.uint32(first_low + np.uint32(i - begin))
-                    p = p_get(p_at, i, p_load, compute)
-                    g = g_get(g_at, i, g_load, compute)
-                    a = a_get(a_at, i, a_load, compute)
-                    b = b_get(b_at, i, b_load, compute)
-                    c = c_get(c_at, i, c_load, compute)
-                    e = e_get(e_at, i, e_load, compute)
-                    p, g = prologue_form(p, g, prologue_hyper)
-                    p, a, b, c = call(rule, p, g, rule_hyper, a, b, c)
-                    e = epilogue_form(p, e, epilogue_hyper)
-                    p_set(p_at, i, p_store, p, p_bits(low, high, p_key))
-                    g_set(g_at, i, g_store, zero, np.uint32(0))
-                    a_set(a_at, i, a_store, a, a_bits(low, high, a_key))
-                    b_set(b_at, i, b_store, b, b_bits(low, high, b_key))
-                    c_set(c_at, i, c_store, c, c_bits(low, high, c_key))
-                    e_set(e_at, i, e_store, e, e_bits(low, high, e_key))
-                    k_set(k_at, i, k_store, p, k_bits(low, high, k_key))
-                begin += run
+                end = next_end(begin, size)
+                a_in = a_begin(a_at, begin, a_kept)
+                b_in = b_begin(b_at, begin, b_kept)
+                c_in = c_begin(c_at, begin, c_kept)
+                at = begin
+                while at < end:
+                    run, first_low, high = next_run(row, start + at, end - at)
+                    for i in range(at, at + run):
+                        low = np.uint32(first_low + np.uint32(i - at))
+                        p = p_get(p_at, i, p_load, compute)
+                        g = g_get(g_at, i, g_load, compute)
+                        a = a_get(a_in, i, a_load, compute)
+                        b = b_get(b_in, i, b_load, compute)
+                        c = c_get(c_in, i, c_load, compute)
+                        e = e_get(e_at, i, e_load, compute)
+                        p, g = prologue_form(p, g, prologue_hyper)
+                        p, a, b, c = call(rule, p, g, rule_hyper, a, b, c)
+                        e = epilogue_form(p, e, epilogue_hyper)
+                        p_set(p_at, i, p_store, p, p_bits(low, high, p_key))
+                        g_set(g_at, i, g_store, zero, np.uint32(0))
+                        a_set(a_in, i, a_store, a, a_bits(low, high, a_key))
+                        b_set(b_in, i, b_store, b, b_bits(low, high, b_key))
+                        c_set(c_in, i, c_store, c, c_bits(low, high, c_key))
+                        e_set(e_at, i, e_store, e, e_bits(low, high, e_key))
+                        k_set(k_at, i, k_store, p, k_bits(low, high, k_key))
+                    at += run
+                a_end(a_at, begin, end, a_kept, a_store, a_top, a_key, row, start, next_run)
+                b_end(b_at, begin, end, b_kept, b_store, b_top, b_key, row, start, next_run)
+                c_end(c_at, begin, end, c_kept, c_store, c_top, c_key, row, start, next_run)
+                begin = end
 
     return step
 
@@ -303,6 +322,9 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
 register_jitable(mix)
 register_jitable(slot_key)
 register_jitable(random_bits)
+register_jitable(magnitude_of)
+register_jitable(scale_of)
+register_jitable(factor_of)
 
 
 @register_jitable
@@ -382,6 +404,81 @@ def _nothing(*_):
 
 _ACCESSES = [(_nothing, _nothing, _nothing), (_plane, _get, _set), (_planes, _get_of_two, _set_of_two)]
 """By number of planes."""
+
+
+@register_jitable
+def _codes_and_scales(row, columns, start, dtypes):
+    """The planes of a slot in blocks, from the block on that begins with element ``start``."""
+    codes = pointer_to(row[POINTERS + columns[0]], start, dtypes[0])
+    return codes, pointer_to(row[POINTERS + columns[1]], start // BLOCK, dtypes[1])
+
+
+@register_jitable
+def _room():
+    """Where the new values of a block are kept until all are there."""
+    return np.empty(BLOCK, np.float32)
+
+
+@register_jitable
+def _begin(planes, begin, kept):
+    """What is read and written of a slot from the block on that begins with element ``begin`` of the tile."""
+    return planes[0], planes[1][begin // BLOCK], pointer_to(kept.ctypes.data, -begin, np.float32)
+
+
+@register_jitable
+def _get_in_block(block, i, load, compute):
+    return compute(load(block[0][i], block[1]))
+
+
+@register_jitable
+def _keep(block, i, store, value, bits):
+    """In place of a store."""
+    block[2][i] = value
+
+
+@register_jitable
+def _end(planes, begin, end, kept, store, top, key, row, start, next_run):
+    """Stores the elements of a block, from ``begin`` to ``end`` of the tile, whose values are ``kept``."""
+    values = pointer_to(kept.ctypes.data, -begin, np.float32)
+    largest = np.uint32(0)
+    for i in range(begin, end):
+        largest = max(largest, magnitude_of(values[i]))
+    scale = scale_of(largest)
+    factor = factor_of(scale, top)
+    at = begin
+    while at < end:
+        run, first_low, high = next_run(row, start + at, end - at)
+        for i in range(at, at + run):
+            low = np.uint32(first_low + np.uint32(i - at))
+            (planes[0][i],) = store(values[i], random_bits(low, high, key), factor)
+        at += run
+    planes[1][begin // BLOCK] = scale
+
+
+_BLOCKS = _room, _begin, _end
+
+
+def _accesses(format: Format | None) -> tuple[Any, Any, Any]:
+    """How a slot is reached, read and written."""
+    if format is not None and format.in_blocks:
+        return _codes_and_scales, _get_in_block, _keep
+    return _ACCESSES[len(format.planes) if format else 0]
+
+
+@register_jitable
+def _as_it_is(planes, begin, kept):
+    """In place of the beginning of a block where there are none."""
+    return planes
+
+
+@register_jitable
+def _end_of_block(begin, size):
+    return min(begin + BLOCK, size)
+
+
+@register_jitable
+def _end_of_tile(begin, size):
+    return size
 
 
 @register_jitable

@@ -20,10 +20,11 @@ import torch
 import triton
 import triton.language as tl
 
-from gpuopt.kernels import epilogue, prologue
+from gpuopt.kernels import blocks, epilogue, prologue
 from gpuopt.kernels.drivers.device_table import DeviceTable, Placed
 from gpuopt.kernels.drivers.triton_launch import INTERPRETED, Launcher
 from gpuopt.kernels.epilogue import Epilogue
+from gpuopt.kernels.formats import BLOCK
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.random import Key
 from gpuopt.kernels.rules.rule import MOST_SLOTS
@@ -68,6 +69,7 @@ _POINTERS = tl.constexpr(POINTERS)
 _PROLOGUE_FIELDS = tl.constexpr(len(Prologue._fields))
 _EPILOGUE_FIELDS = tl.constexpr(len(Epilogue._fields))
 _KEY_FIELDS = tl.constexpr(len(Key._fields))
+_BLOCK = tl.constexpr(BLOCK)
 LOSS_SCALE, CLIP_FACTOR, FOUND_INF = map(tl.constexpr, range(len(Signals._fields)))
 
 Array = np.ndarray[Any, Any]
@@ -144,17 +146,21 @@ class Slot:
     Attributes:
         columns: Where the addresses of its planes are among those of a row.
         dtypes: Triton's of the planes.
+        blocks: Elements that share an entry, of each plane.
         load: The format's, compiled.
         store: Likewise.
         salt: The slot's index in the variant, which tells its random bits from those of others; None where the format
             is not random.
+        top: That of the format, if it is in blocks.
     """
 
     columns: tuple[int, ...]
     dtypes: tuple[Any, ...]
+    blocks: tuple[int, ...]
     load: Any
     store: Any
     salt: int | None
+    top: float | None
 
 
 @dataclass(frozen=True)
@@ -208,9 +214,11 @@ def constants(variant: Variant, tile: int = TILE) -> dict[str, Any]:
         else Slot(
             columns,
             tuple(getattr(tl, plane.dtype) for plane in format.planes),
+            tuple(plane.block for plane in format.planes),
             jit(format.triton_load),
             jit(format.triton_store),
             index if format.is_random else None,
+            format.top,
         )
         for index, (format, columns) in enumerate(zip(variant.formats, variant.columns, strict=True))
     )
@@ -310,6 +318,8 @@ def _overwrite(buffer: Any, array: np.ndarray[Any, Any]) -> None:
     buffer.copy_(source if INTERPRETED.value else source.pin_memory(), non_blocking=True)
 
 
+_magnitude, _scale, _factor = map(jit, (blocks.triton_magnitude, blocks.triton_scale, blocks.triton_factor))
+
 # Pointers come from integers, so alignment must be said where the pointer is used: hints on a callee's arguments
 # are lost. An absent slot is None throughout, and what is never reached for it is not compiled.
 
@@ -396,20 +406,20 @@ def update(
     mask = None if size is None else lane < size
     p_at = planes(row, FORMS, _P, start, ALIGNED)
     g_at = planes(row, FORMS, _G, start, G_ALIGNED)
-    p = load(p_at, lane, mask, FORMS, _P)
-    g = load(g_at, lane, mask, FORMS, _G)
+    p = load(p_at, lane, mask, size, FORMS, _P, LANES)
+    g = load(g_at, lane, mask, size, FORMS, _G, LANES)
     a = None
     b = None
     c = None
     if FORMS.slots[_A] is not None:
         a_at = planes(row, FORMS, _A, start, ALIGNED)
-        a = load(a_at, lane, mask, FORMS, _A)
+        a = load(a_at, lane, mask, size, FORMS, _A, LANES)
     if FORMS.slots[_B] is not None:
         b_at = planes(row, FORMS, _B, start, ALIGNED)
-        b = load(b_at, lane, mask, FORMS, _B)
+        b = load(b_at, lane, mask, size, FORMS, _B, LANES)
     if FORMS.slots[_C] is not None:
         c_at = planes(row, FORMS, _C, start, ALIGNED)
-        c = load(c_at, lane, mask, FORMS, _C)
+        c = load(c_at, lane, mask, size, FORMS, _C, LANES)
 
     # Not before the loads, which a division would keep waiting.
     grad_scale = div_rn(grad_scale, loss_scale)
@@ -431,22 +441,23 @@ def update(
         key = scalar_tuple(after + _EPILOGUE_FIELDS, _KEY_FIELDS)
     if FORMS.slots[_AVERAGE] is not None:
         average_at = planes(row, FORMS, _AVERAGE, start, ALIGNED)
-        average = load(average_at, lane, mask, FORMS, _AVERAGE)
+        average = load(average_at, lane, mask, size, FORMS, _AVERAGE, LANES)
         average = FORMS.epilogue(p, average, scalar_tuple(after, _EPILOGUE_FIELDS))
-        store(average_at, lane, mask, average, index, key, FORMS, _AVERAGE)
+        store(average_at, lane, mask, size, average, index, key, FORMS, _AVERAGE, LANES)
     if FORMS.slots[_COPY] is not None:
-        store(planes(row, FORMS, _COPY, start, ALIGNED), lane, mask, p, index, key, FORMS, _COPY)
+        copy_at = planes(row, FORMS, _COPY, start, ALIGNED)
+        store(copy_at, lane, mask, size, p, index, key, FORMS, _COPY, LANES)
     if FORMS.zero_grads:
         zero_grads(g_at, lane, mask, FORMS, LANES)
-    store(p_at, lane, mask, p, index, key, FORMS, _P)
+    store(p_at, lane, mask, size, p, index, key, FORMS, _P, LANES)
     if FORMS.slots[_A] is not None:
-        store(a_at, lane, mask, state[0], index, key, FORMS, _A)
+        store(a_at, lane, mask, size, state[0], index, key, FORMS, _A, LANES)
         state = state[1:]
     if FORMS.slots[_B] is not None:
-        store(b_at, lane, mask, state[0], index, key, FORMS, _B)
+        store(b_at, lane, mask, size, state[0], index, key, FORMS, _B, LANES)
         state = state[1:]
     if FORMS.slots[_C] is not None:
-        store(c_at, lane, mask, state[0], index, key, FORMS, _C)
+        store(c_at, lane, mask, size, state[0], index, key, FORMS, _C, LANES)
 
 
 @triton.jit
@@ -456,13 +467,20 @@ def planes(row, FORMS: tl.constexpr, SLOT: tl.constexpr, start, ALIGNED: tl.cons
     for i in tl.static_range(len(FORMS.slots[SLOT].dtypes)):
         address = tl.load(row + _POINTERS + FORMS.slots[SLOT].columns[i])
         base = address.to(tl.pointer_type(FORMS.slots[SLOT].dtypes[i]))
-        pointers = pointers + (tl.multiple_of(base, ALIGNED) + start,)
+        if FORMS.slots[SLOT].blocks[i] == 1:
+            pointers = pointers + (tl.multiple_of(base, ALIGNED) + start,)
+        else:
+            pointers = pointers + (base + start // _BLOCK,)
     return pointers
 
 
 @triton.jit
-def load(at, lane, mask, FORMS: tl.constexpr, SLOT: tl.constexpr):
-    """Elements ``lane`` from the pointers ``at`` on, in the compute dtype."""
+def load(at, lane, mask, size, FORMS: tl.constexpr, SLOT: tl.constexpr, LANES: tl.constexpr):
+    """Elements ``lane`` from the pointers ``at`` on, in the compute dtype; ``mask`` is of the first ``size``."""
+    if FORMS.slots[SLOT].top is not None:
+        block = tl.arange(0, LANES // _BLOCK)
+        scales = tl.load(at[1] + block, mask=None if size is None else block * _BLOCK < size)
+        return FORMS.slots[SLOT].load(tl.load(at[0] + lane, mask=mask), spread(scales, LANES), FORMS.compute)
     entries: tl.tuple = ()
     for i in tl.static_range(len(FORMS.slots[SLOT].dtypes)):
         entries = entries + (tl.load(at[i] + lane, mask=mask),)
@@ -470,14 +488,31 @@ def load(at, lane, mask, FORMS: tl.constexpr, SLOT: tl.constexpr):
 
 
 @triton.jit
-def store(at, lane, mask, value, index, key, FORMS: tl.constexpr, SLOT: tl.constexpr):
+def store(at, lane, mask, size, value, index, key, FORMS: tl.constexpr, SLOT: tl.constexpr, LANES: tl.constexpr):
     """The opposite, by random bits of ``index`` and the halves of ``key`` if the format is random."""
     random = None
     if FORMS.slots[SLOT].salt is not None:
         random = random_bits(index, slot_key(key[0], key[1], FORMS.slots[SLOT].salt))
-    entries = FORMS.slots[SLOT].store(value, random)
-    for i in tl.static_range(len(FORMS.slots[SLOT].dtypes)):
-        tl.store(at[i] + lane, entries[i], mask=mask)
+    if FORMS.slots[SLOT].top is not None:
+        magnitude = _magnitude(value).to(tl.int32, bitcast=True)
+        if mask is not None:
+            magnitude = tl.where(mask, magnitude, 0)
+        largest = tl.max(tl.reshape(magnitude, [LANES // _BLOCK, _BLOCK]), axis=1)
+        scales = _scale(largest.to(tl.uint32, bitcast=True))
+        factors = spread(_factor(scales, FORMS.slots[SLOT].top), LANES)
+        tl.store(at[0] + lane, FORMS.slots[SLOT].store(value, random, factors)[0], mask=mask)
+        block = tl.arange(0, LANES // _BLOCK)
+        tl.store(at[1] + block, scales, mask=None if size is None else block * _BLOCK < size)
+    else:
+        entries = FORMS.slots[SLOT].store(value, random)
+        for i in tl.static_range(len(FORMS.slots[SLOT].dtypes)):
+            tl.store(at[i] + lane, entries[i], mask=mask)
+
+
+@triton.jit
+def spread(entries, LANES: tl.constexpr):
+    """The entry of its block for each of LANES elements."""
+    return tl.reshape(tl.broadcast_to(entries[:, None], [LANES // _BLOCK, _BLOCK]), [LANES])
 
 
 @triton.jit

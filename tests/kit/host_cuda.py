@@ -18,7 +18,7 @@ import numpy as np
 
 from gpuopt.kernels.cuda_math import ARITHMETIC
 from gpuopt.kernels.drivers import cuda_source
-from gpuopt.kernels.formats import Format
+from gpuopt.kernels.formats import BLOCK, Format
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import HYPER_ROW, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
@@ -52,10 +52,15 @@ def run_table(
     sanitize: bool = False,
 ) -> None:
     """The table form, with the signature of a driver."""
-    threads = table.tiles * (table.tile // cuda_source.elements_per_thread(table.variant))
+    threads = table.tiles * (table.tile // _count(table.variant))
     library(step_source(table.variant, table.tile), sanitize).table_form(
         ctypes.c_ssize_t(threads), *map(_address, (table.rows, table.tile_tensor, hyper, np.array(signals, np.int64)))
     )
+
+
+def _count(variant: Variant) -> int:
+    """Elements that a thread takes: threads run one after the other here, so that none can share a block."""
+    return BLOCK if variant.in_blocks else cuda_source.elements_per_thread(variant)
 
 
 def run_array(table: Table, hyper: np.ndarray[Any, Any], stream: int = 0, sanitize: bool = False) -> None:
@@ -73,7 +78,7 @@ def step_source(variant: Variant, tile: int) -> str:
 extern "C" void table_form(ptrdiff_t size, const long long* rows, const int* tile_tensor, const {compute}* hyper,
 const long long* signals) {{
 for (ptrdiff_t i = 0; i < size; ++i) {{
-{cuda_source.table_body(variant, tile)}
+{cuda_source.table_body(variant, tile, _count(variant))}
 }}
 }}
 """

@@ -236,7 +236,7 @@ def tensors_of(table: Table) -> list[Buffer]:
         Buffer(
             f"{name} of tensor {index}",
             int(row[POINTERS + column]),
-            int(row[NUMEL]) * plane.storage.itemsize,
+            plane.entries(int(row[NUMEL])) * plane.storage.itemsize,
             slot_of(name) in variant.written,
         )
         for index, row in enumerate(table.rows)

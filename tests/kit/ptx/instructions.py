@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kit.ptx import arithmetic
-from kit.ptx.operands import TYPES, Array, Step, parts, reader, typed, writer
+from kit.ptx.memory import AccessError
+from kit.ptx.operands import TYPES, Array, Reader, Step, parts, reader, typed, writer
 from kit.ptx.program import Instruction, Program
 
 if TYPE_CHECKING:
@@ -173,19 +174,80 @@ def _to_global(instruction: Instruction, program: Program) -> Step:
 
 def _shuffle(instruction: Instruction, program: Program) -> Step:
     """The value of the thread of the same warp whose index differs by some bits."""
-    if instruction.modifiers != ("sync", "bfly", "b32") or instruction.operands[3:] != ("31", "-1"):
+    if instruction.modifiers != ("sync", "bfly", "b32"):
         raise NotImplementedError(f"the instruction {instruction.text}")
-    to, source, mask = instruction.operands[:3]
-    write, read = writer(to, program), reader(source, TYPES["b32"], program)
-    flipped = int(mask, 0) & 31
+    to, _, is_there = instruction.operands[0].partition("|")
+    write, there = writer(to, program), writer(is_there or "_", program)
+    read, flip, clamp, members = (reader(each, TYPES["u32"], program) for each in instruction.operands[1:])
 
     def step(machine: Machine, lanes: Any) -> None:
-        if not isinstance(lanes, slice):
-            raise RuntimeError("some threads of a warp exchange values and others do not")
-        values = read(machine, lanes)
-        write(machine, lanes, values[np.arange(len(values)) ^ flipped])
+        if (clamp(machine, lanes) != 31).any():
+            raise NotImplementedError(f"the instruction {instruction.text}")
+        index, asked = _of_one_mind(machine, lanes, members)
+        partner = index ^ flip(machine, lanes)
+        if (asked >> (partner % 32).astype(np.uint32) & 1 != 1).any():
+            raise RuntimeError("a value is asked for of a thread that does not exchange any")
+        values = np.zeros(len(machine.thread), np.uint32)
+        values[index] = read(machine, lanes)
+        write(machine, lanes, values[partner])
+        there(machine, lanes, np.ones(len(index), bool))
 
     return step
+
+
+def _reduce(instruction: Instruction, program: Program) -> Step:
+    """The largest value of the threads of a warp that take part."""
+    if instruction.modifiers[:2] != ("sync", "max"):
+        raise NotImplementedError(f"the instruction {instruction.text}")
+    dtype = TYPES[instruction.modifiers[2]]
+    to, source, members = instruction.operands
+    write, read, members = writer(to, program), reader(source, dtype, program), reader(members, TYPES["u32"], program)
+
+    def step(machine: Machine, lanes: Any) -> None:
+        index, asked = _of_one_mind(machine, lanes, members)
+        if (asked != 0xFFFF_FFFF).any():
+            raise NotImplementedError(f"{instruction.text} for some threads of a warp alone")
+        largest = np.full(len(machine.thread) // 32, np.iinfo(dtype).min, dtype)
+        np.maximum.at(largest, index // 32, read(machine, lanes))
+        write(machine, lanes, largest[index // 32])
+
+    return step
+
+
+def _load_matrix(instruction: Instruction, program: Program) -> Step:
+    """A word of a matrix in shared memory: eight rows of 16 bytes, at the addresses of a warp's first eight threads."""
+    if instruction.modifiers != ("sync", "aligned", "m8n8", "x1", "shared", "b16"):
+        raise NotImplementedError(f"the instruction {instruction.text}")
+    write = writer(instruction.operands[0].strip("{ }"), program)
+    base, offset = _address_of(instruction.operands[1], program)
+    address, everyone = (reader(each, TYPES["u32"], program) for each in (base, "-1"))
+
+    def step(machine: Machine, lanes: Any) -> None:
+        index, _ = _of_one_mind(machine, lanes, everyone)
+        rows = np.zeros(len(machine.thread), np.uint64)
+        rows[index] = _spread(address(machine, lanes), machine, lanes, offset)
+        if (rows % 16).any():
+            raise AccessError("a row of a matrix in shared memory is not aligned")
+        thread = index % 32
+        words = rows[index - thread + thread // 4] + (4 * (thread % 4)).astype(np.uint64)
+        write(machine, lanes, machine.shared.load(lanes, words, np.dtype(np.uint32), 1)[0])
+
+    return step
+
+
+def _of_one_mind(machine: Machine, lanes: Any, members: Reader) -> tuple[Array, Array]:
+    """The indices of threads that take an instruction together with others of their warp, and those that each names.
+
+    Raises:
+        RuntimeError: One that is named is elsewhere.
+    """
+    index = np.arange(len(machine.thread))[lanes]
+    asked = np.broadcast_to(members(machine, lanes), index.shape)
+    here = np.zeros(len(machine.thread) // 32, np.uint32)
+    np.bitwise_or.at(here, index // 32, np.uint32(1) << (index % 32).astype(np.uint32))
+    if (asked & ~here[index // 32]).any():
+        raise RuntimeError("some threads of a warp exchange values and others do not")
+    return index, asked
 
 
 def _barrier(instruction: Instruction, program: Program) -> Step:
@@ -212,6 +274,8 @@ _MAKERS: dict[str, Callable[[Instruction, Program], Step]] = {
     "ld": _load,
     "st": _store,
     "shfl": _shuffle,
+    "redux": _reduce,
+    "ldmatrix": _load_matrix,
     "bar": _barrier,
     "bra": _branch,
     "ret": _end,

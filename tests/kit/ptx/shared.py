@@ -17,7 +17,8 @@ NOBODY, SEVERAL = -1, -2
 class Shared:
     """Shared memory of several blocks. Its addresses begin at 0 in each.
 
-    Since the last barrier each byte may have been read by any warps or written by one, which alone may read it then.
+    Since the last barrier each byte may have been read by any warps, or written by one, which alone may read it then, or
+    at once by several that write the same.
 
     Attributes:
         size: Bytes of a block.
@@ -49,10 +50,13 @@ class Shared:
         for who in (self._reader[block, at], self._writer[block, at]):
             if ((who != NOBODY) & (who != warp)).any():
                 raise AccessError("a warp writes shared memory that another reads or wrote, without a barrier between")
+        written = whole.view(np.uint8).reshape(at.shape)
+        self._bytes[block, at] = written
+        if (self._bytes[block, at] != written).any():
+            raise AccessError("two threads write to the same byte of shared memory at once, and not the same")
         self._writer[block, at] = warp
-        if (self._writer[block, at] != warp).any():
-            raise AccessError("two warps write to the same byte of shared memory at once")
-        self._bytes[block, at] = whole.view(np.uint8).reshape(at.shape)
+        met = self._writer[block, at] != warp  # of those that write the same at once, one alone is noted
+        self._writer[np.broadcast_to(block, at.shape)[met], at[met]] = SEVERAL
 
     def pass_barrier(self, blocks: Array) -> None:
         """From now on the warps of some blocks may touch what others have touched."""
