@@ -55,15 +55,19 @@ def mix(x):
 
 
 @triton.jit
-def slot_key(key_low, key_high, slot):
+def slot_key(key_low, key_high, SLOT: tl.constexpr):
     """As :func:`gpuopt.kernels.random.slot_key`, the halves in a compute dtype."""
-    return mix((key_low.to(tl.uint32) | (key_high.to(tl.uint32) << 16)) ^ slot)
+    return mix((key_low.to(tl.uint32) | (key_high.to(tl.uint32) << 16)) ^ (SLOT // 2))
 
 
 @triton.jit
-def random_bits(index, key):
-    """As :func:`gpuopt.kernels.random.random_bits`, of indices in int64."""
-    return mix(index.to(tl.uint32) ^ (key + (index >> 32).to(tl.uint32) * _PHI))
+def random_bits(index, key, SLOT: tl.constexpr):
+    """As what :func:`gpuopt.kernels.random.random_bits` gives, of indices in int64."""
+    hashed = mix(index.to(tl.uint32) ^ (key + (index >> 32).to(tl.uint32) * _PHI))
+    if SLOT % 2 == 1:
+        return hashed & 0xFFFF
+    else:
+        return hashed >> 16
 
 
 @triton.jit

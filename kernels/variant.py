@@ -14,7 +14,7 @@ from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.formats import EIGHT_BIT, FORMATS, Format, Plane
 from gpuopt.kernels.prologue import Prologue
 from gpuopt.kernels.random import Key
-from gpuopt.kernels.rules import Rule
+from gpuopt.kernels.rules import Relation, Rule
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,11 @@ class Variant:
     def in_blocks(self) -> bool:
         """Whether a state slot is stored in blocks."""
         return any(format is not None and format.in_blocks for format in self.formats)
+
+    @property
+    def relation(self) -> Relation | None:
+        """That of the rule's slots, where some are stored in blocks, in few bits."""
+        return self.rule.relation if self.in_blocks else None
 
     @cached_property
     def compute(self) -> np.dtype[Any]:

@@ -95,7 +95,7 @@ def hyper_fields(variant: Variant) -> dict[str, float]:
         "one_minus_beta2": 0.003,
         "root_bias2": 0.77,
         "eps": 1e-7,
-        "least_share": 0.06,
+        "least_ratio": 0.9,
         "one_minus_alpha": 0.01,
         "momentum": 0.9,
         "grad_weight": 0.6,
@@ -119,7 +119,7 @@ def hyper_rows(variant: Variant, step: int) -> list[list[float]]:
         "weight_decay": 0.0,
         "decoupled_decay": 0.0,
         "grad_coefficient": 0.0,
-        "least_share": -1.0,
+        "least_ratio": 0.0,
     }
     bare.update((field, value) for field, value in without.items() if field in bare)
     return [list(full.values()), list(bare.values())]

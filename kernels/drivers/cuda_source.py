@@ -189,13 +189,12 @@ static __device__ inline entries<unsigned char, N> codes_of(
     bool is_first = true;
 #ifdef __CUDA_ARCH__
     if constexpr (THREADS > 1) {
-        const unsigned int lane = threadIdx.x % 32, first = lane / THREADS * THREADS;
 #pragma unroll
         for (int distance = THREADS / 2; distance > 0; distance /= 2) {
-            const unsigned int other = __shfl_xor_sync(((1u << THREADS) - 1u) << first, largest, distance);
+            const unsigned int other = __shfl_xor_sync(0xffffffffu, largest, distance);
             largest = other > largest ? other : largest;
         }
-        is_first = lane == first;
+        is_first = threadIdx.x % THREADS == 0;
     }
 #endif
     const float scale = scale_of(largest);
@@ -211,6 +210,9 @@ static __device__ inline entries<unsigned char, N> codes_of(
 
 _LOCALS = ("p", "g")
 """What the forms call the first two slots."""
+
+WARP = 32
+"""Threads that can exchange values."""
 
 MOST_ELEMENTS = 8
 """That a thread takes: of 16, as make 16 bytes of int8, values take too many registers."""
@@ -308,7 +310,9 @@ def table_body(variant: Variant, tile: int, count: int | None = None) -> str:
     lines += [f"const auto step = [&]({arguments}) {{", _arithmetic(variant), "};"]
 
     lines += ["const auto full = [&](bool is_aligned) {", *_pass(slots, count, is_full=True), "};"]
-    end = f"start / {BLOCK} * {BLOCK} + {BLOCK}" if variant.in_blocks else f"start + {count}"
+    # Threads of a warp take one way together, where some of them share a block.
+    together = max(BLOCK, WARP * count if count < BLOCK else 0) if variant.in_blocks else 0
+    end = f"start / {together} * {together} + {together}" if together else f"start + {count}"
     lines += [f"if ({end} <= fast_numel) {{"]
     # Twice, so that the way of an aligned gradient is free of what the other needs.
     lines += [f"if (rows[row + {POINTERS + 1}] % {ALIGNMENT} == 0) full(true); else full(false);"]
@@ -480,7 +484,8 @@ def _random_bits(slots: list[_Slot], count: int, element: str) -> list[str]:
     if not random:
         return []
     return [f"unsigned long long index[{count}]; indices_in_model(index, {element}, where);"] + [
-        f"const auto {slot.bits} = [&](int k) {{ return random_bits(index[k], {slot.name}_key); }};" for slot in random
+        f"const auto {slot.bits} = [&](int k) {{ return random_bits(index[k], {slot.name}_key, {slot.number}u); }};"
+        for slot in random
     ]
 
 
@@ -491,4 +496,8 @@ def _arithmetic(variant: Variant) -> str:
         lines.append(f"constexpr bool has_{slot} = {'true' if slot in variant.present else 'false'};")
         if slot not in variant.present:
             lines.append(f"T {slot} = T(0); (void){slot};")
-    return "\n".join(lines) + prologue.CUDA_FORM + variant.rule.cuda_form + epilogue.CUDA_FORM
+    restore, reduce = "", ""
+    if variant.relation is not None:
+        restore, reduce = f"{{{variant.relation.cuda_restore}}}", f"{{{variant.relation.cuda_reduce}}}"
+    forms = prologue.CUDA_FORM, restore, variant.rule.cuda_form, reduce, epilogue.CUDA_FORM
+    return "\n".join(lines) + "".join(forms)

@@ -34,7 +34,7 @@ from gpuopt.kernels.epilogue import Epilogue
 from gpuopt.kernels.fork import is_forked
 from gpuopt.kernels.formats import BLOCK, Format
 from gpuopt.kernels.prologue import Prologue
-from gpuopt.kernels.random import mix, random_bits, slot_key
+from gpuopt.kernels.random import bits_of_even, bits_of_odd, hash_of, mix, random_bits, slot_key
 from gpuopt.kernels.rules.rule import MOST_SLOTS
 from gpuopt.kernels.select import select
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
@@ -241,17 +241,26 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     a_top, b_top, c_top = [format and format.top for format in formats[2:5]]
     next_end = _end_of_block if variant.in_blocks else _end_of_tile
     g_set = g_set if variant.zero_grads else _nothing
-    p_bits, a_bits, b_bits, c_bits, e_bits, k_bits = [
-        random_bits if format and format.is_random and not format.in_blocks else _no_bits
-        for format in (formats[0], *formats[2:])
-    ]
     # The indices of these slots, by which their random bits differ.
-    p_slot, a_slot, b_slot, c_slot, e_slot, k_slot = 0, 2, 3, 4, len(variant.slots) - 2, len(variant.slots) - 1
+    indices = 0, 2, 3, 4, len(variant.slots) - 2, len(variant.slots) - 1
+    p_slot, a_slot, b_slot, c_slot, e_slot, k_slot = indices
+    p_bits, a_bits, b_bits, c_bits, e_bits, k_bits = [
+        random_bits(slot) if format and format.is_random and not format.in_blocks else _no_bits
+        for slot, format in zip(indices, (formats[0], *formats[2:]), strict=True)
+    ]
+    a_random, b_random, c_random = [random_bits(slot) for slot in indices[1:4]]
     next_run = _next_run if variant.is_random else _all_that_is_left
     prologue_form = _leave if neutral else register_jitable(prologue.numpy_form)
     rule = register_jitable(variant.rule.numpy_form)
     epilogue_form = register_jitable(epilogue.numpy_form) if formats[-2] else _nothing_to_average
-    call = _CALLS[len(variant.rule.slots)]
+    state = len(variant.rule.slots)
+    call = _CALLS[state]
+    relation = variant.relation
+    has_reduced = relation is not None and relation.numpy_reduce is not None
+    restore_form = relation and register_jitable(relation.numpy_restore)
+    reduce_form = register_jitable(relation.numpy_reduce) if has_reduced else None
+    restore = _RESTORES[state] if relation else _leave_state
+    reduce = _REDUCES[state] if has_reduced else _leave_state
     before, fields, after = len(Prologue._fields), len(variant.rule.hyper_fields), len(Epilogue._fields)
     key_at = before + fields + after
     compute = variant.compute.type
@@ -301,7 +310,9 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
                         c = c_get(c_in, i, c_load, compute)
                         e = e_get(e_at, i, e_load, compute)
                         p, g = prologue_form(p, g, prologue_hyper)
+                        a, b, c = restore(restore_form, rule_hyper, a, b, c)
                         p, a, b, c = call(rule, p, g, rule_hyper, a, b, c)
+                        a, b, c = reduce(reduce_form, rule_hyper, a, b, c)
                         e = epilogue_form(p, e, epilogue_hyper)
                         p_set(p_at, i, p_store, p, p_bits(low, high, p_key))
                         g_set(g_at, i, g_store, zero, np.uint32(0))
@@ -311,9 +322,9 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
                         e_set(e_at, i, e_store, e, e_bits(low, high, e_key))
                         k_set(k_at, i, k_store, p, k_bits(low, high, k_key))
                     at += run
-                a_end(a_at, begin, end, a_kept, a_store, a_top, a_key, row, start, next_run)
-                b_end(b_at, begin, end, b_kept, b_store, b_top, b_key, row, start, next_run)
-                c_end(c_at, begin, end, c_kept, c_store, c_top, c_key, row, start, next_run)
+                a_end(a_at, begin, end, a_kept, a_store, a_top, a_random, a_key, row, start, next_run)
+                b_end(b_at, begin, end, b_kept, b_store, b_top, b_random, b_key, row, start, next_run)
+                c_end(c_at, begin, end, c_kept, c_store, c_top, c_random, c_key, row, start, next_run)
                 begin = end
 
     return step
@@ -321,7 +332,9 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
 
 register_jitable(mix)
 register_jitable(slot_key)
-register_jitable(random_bits)
+register_jitable(hash_of)
+register_jitable(bits_of_even)
+register_jitable(bits_of_odd)
 register_jitable(magnitude_of)
 register_jitable(scale_of)
 register_jitable(factor_of)
@@ -437,7 +450,7 @@ def _keep(block, i, store, value, bits):
 
 
 @register_jitable
-def _end(planes, begin, end, kept, store, top, key, row, start, next_run):
+def _end(planes, begin, end, kept, store, top, bits, key, row, start, next_run):
     """Stores the elements of a block, from ``begin`` to ``end`` of the tile, whose values are ``kept``."""
     values = pointer_to(kept.ctypes.data, -begin, np.float32)
     largest = np.uint32(0)
@@ -450,7 +463,7 @@ def _end(planes, begin, end, kept, store, top, key, row, start, next_run):
         run, first_low, high = next_run(row, start + at, end - at)
         for i in range(at, at + run):
             low = np.uint32(first_low + np.uint32(i - at))
-            (planes[0][i],) = store(values[i], random_bits(low, high, key), factor)
+            (planes[0][i],) = store(values[i], bits(low, high, key), factor)
         at += run
     planes[1][begin // BLOCK] = scale
 
@@ -511,6 +524,54 @@ def _call_3(rule, p, g, hyper, a, b, c):
 
 _CALLS = {1: _call_1, 2: _call_2, 3: _call_3}
 """By number of slots: how a rule is called."""
+
+
+@register_jitable
+def _restore_1(form, hyper, a, b, c):
+    (a,) = form(hyper, a)
+    return a, b, c
+
+
+@register_jitable
+def _restore_2(form, hyper, a, b, c):
+    a, b = form(hyper, a, b)
+    return a, b, c
+
+
+@register_jitable
+def _restore_3(form, hyper, a, b, c):
+    return form(hyper, a, b, c)
+
+
+_RESTORES = {1: _restore_1, 2: _restore_2, 3: _restore_3}
+"""By number of slots: how what was loaded is restored by their relation."""
+
+
+@register_jitable
+def _reduce_1(form, hyper, a, b, c):
+    (a,) = form(a)
+    return a, b, c
+
+
+@register_jitable
+def _reduce_2(form, hyper, a, b, c):
+    a, b = form(a, b)
+    return a, b, c
+
+
+@register_jitable
+def _reduce_3(form, hyper, a, b, c):
+    return form(a, b, c)
+
+
+_REDUCES = {1: _reduce_1, 2: _reduce_2, 3: _reduce_3}
+"""By number of slots: how new values are reduced to what is stored of them."""
+
+
+@register_jitable
+def _leave_state(form, hyper, a, b, c):
+    """In place of both where slots have no relation, or are not stored in blocks."""
+    return a, b, c
 
 
 @overload(select)

@@ -141,7 +141,9 @@ def _random(variant: Variant, row: Array, start: int, size: int, scalars: Array)
     low, high = index.astype(np.uint32), (index >> 32).astype(np.uint32)
     key = scalars[-2:].astype(np.uint32)
     return [
-        random_bits(low, high, slot_key(key[:1], key[1:], slot)) if format is not None and format.is_random else None
+        random_bits(slot)(low, high, slot_key(key[:1], key[1:], slot))
+        if format is not None and format.is_random
+        else None
         for slot, format in enumerate(variant.formats)
     ]
 
@@ -155,7 +157,12 @@ def _step(variant: Variant, stored: list[_Planes], scalars: tuple[Any, ...], ran
         for planes, format in zip(stored, variant.formats, strict=True)
     )
     p, g = prologue.numpy_form(p, g, scalars[:before])
+    relation = variant.relation
+    if relation is not None:
+        state = list(relation.numpy_restore(scalars[before:after], *state))
     p, *state = variant.rule.numpy_form(p, g, scalars[before:after], *state)
+    if relation is not None and relation.numpy_reduce is not None:
+        state = list(relation.numpy_reduce(*state))
     average = epilogue.numpy_form(p, average, scalars[after : after + len(Epilogue._fields)])
     values = p, None, *state, average, p
     for planes, format, value, bits in zip(stored, variant.formats, values, random, strict=True):

@@ -172,6 +172,8 @@ class Forms:
     Attributes:
         prologue: The form, compiled, as are the two that follow.
         rule: The rule's.
+        restore: That of the relation of the rule's slots; None where there is none, as is the next.
+        reduce: Likewise.
         epilogue: The epilogue's.
         slots: Parameter, gradient, ``MOST_SLOTS`` of state, average and copy; None where absent.
         state: Number of the rule's state slots, present or not.
@@ -184,6 +186,8 @@ class Forms:
 
     prologue: Any
     rule: Any
+    restore: Any
+    reduce: Any
     epilogue: Any
     slots: tuple[Slot | None, ...]
     state: int
@@ -199,6 +203,7 @@ class Forms:
         functions = (
             self.prologue,
             self.rule,
+            *(each for each in (self.restore, self.reduce) if each is not None),
             self.epilogue,
             *(each for slot in slots for each in (slot.load, slot.store)),
         )
@@ -222,9 +227,12 @@ def constants(variant: Variant, tile: int = TILE) -> dict[str, Any]:
         )
         for index, (format, columns) in enumerate(zip(variant.formats, variant.columns, strict=True))
     )
+    relation = variant.relation
     forms = Forms(
         jit(prologue.triton_form),
         jit(variant.rule.triton_form),
+        relation and jit(relation.triton_restore),
+        relation and relation.triton_reduce and jit(relation.triton_reduce),
         jit(epilogue.triton_form),
         (p, g, *state, *(None,) * (MOST_SLOTS - len(state)), average, copy),
         len(state),
@@ -426,12 +434,42 @@ def update(
     # Before the prologue: after it, some variants would spill.
     hyper = scalar_tuple(scalars + _PROLOGUE_FIELDS, FORMS.fields)
     p, g = FORMS.prologue(p, g, (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1))
+    if FORMS.restore is not None:
+        if FORMS.state == 1:
+            state = FORMS.restore(hyper, a)
+        elif FORMS.state == 2:
+            state = FORMS.restore(hyper, a, b)
+        else:
+            state = FORMS.restore(hyper, a, b, c)
+        if FORMS.slots[_A] is not None:
+            a = state[0]
+            state = state[1:]
+        if FORMS.slots[_B] is not None:
+            b = state[0]
+            state = state[1:]
+        if FORMS.slots[_C] is not None:
+            c = state[0]
     if FORMS.state == 1:
         p, state = FORMS.rule(p, g, hyper, a)
     elif FORMS.state == 2:
         p, state = FORMS.rule(p, g, hyper, a, b)
     else:
         p, state = FORMS.rule(p, g, hyper, a, b, c)
+    if FORMS.reduce is not None:
+        if FORMS.slots[_A] is not None:
+            a = state[0]
+            state = state[1:]
+        if FORMS.slots[_B] is not None:
+            b = state[0]
+            state = state[1:]
+        if FORMS.slots[_C] is not None:
+            c = state[0]
+        if FORMS.state == 1:
+            state = FORMS.reduce(a)
+        elif FORMS.state == 2:
+            state = FORMS.reduce(a, b)
+        else:
+            state = FORMS.reduce(a, b, c)
 
     after = scalars + _PROLOGUE_FIELDS + FORMS.fields
     index = None
@@ -492,7 +530,8 @@ def store(at, lane, mask, size, value, index, key, FORMS: tl.constexpr, SLOT: tl
     """The opposite, by random bits of ``index`` and the halves of ``key`` if the format is random."""
     random = None
     if FORMS.slots[SLOT].salt is not None:
-        random = random_bits(index, slot_key(key[0], key[1], FORMS.slots[SLOT].salt))
+        hashed = slot_key(key[0], key[1], FORMS.slots[SLOT].salt)
+        random = random_bits(index, hashed, FORMS.slots[SLOT].salt)
     if FORMS.slots[SLOT].top is not None:
         magnitude = _magnitude(value).to(tl.int32, bitcast=True)
         if mask is not None:

@@ -63,7 +63,8 @@ class Format:
             has an entry for each block: its scale.
         load: ``(entry of each plane) -> value`` on arrays or scalars. The oracle.
         store: ``(value, random) -> (entry of each plane)``, as they are assigned to memory of the planes' ``storage``.
-            The oracle. ``random`` is uint32, see :mod:`gpuopt.kernels.random`; None for a format that is not random.
+            The oracle. ``random`` is uint32 below 2^16, see :mod:`gpuopt.kernels.random`; None for a format that is not
+            random.
             Of a format in blocks ``(value, random, factor) -> (code,)``, the factor of the element's block.
         compiled_load: As ``load``, for scalars compiled by Numba.
         compiled_store: As ``store``, for scalars compiled by Numba.

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 def store(value: Any, random: Any) -> Any:
-    """The upper half of ``value`` in float32, rounded by ``random``, uint32."""
+    """The upper half of ``value`` in float32, rounded by ``random``, uint32 below 2^16."""
     bits = np.float32(value).view(np.uint32)
     magnitude = np.uint32(bits & np.uint32(0x7FFFFFFF))
-    rounded = np.uint32((magnitude + (random >> np.uint32(16))) >> np.uint32(16))
+    rounded = np.uint32((magnitude + random) >> np.uint32(16))
     # Above this, infinity and NaN alone; of the latter, all bits of the upper half might be zero.
     largest = np.uint32(0x7F7FFFFF)
     finite = select(rounded > np.uint32(0x7F7F), np.uint32(0x7F7F), rounded)
@@ -44,7 +44,7 @@ struct stochastic_bf16 {
         const unsigned int bits = bits_of(narrow(value)), magnitude = bits & 0x7fffffffu;
         // What is finite stays below 0x7f800000, which infinity stays.
         const unsigned int most = magnitude > 0x7f7fffffu ? magnitude : 0x7f7fffffu;
-        unsigned int rounded = magnitude + (random >> 16);
+        unsigned int rounded = magnitude + random;
         rounded = rounded > most ? most : rounded;
         if (magnitude > 0x7f800000u) rounded = 0x7fc00000u;
         stored = static_cast<unsigned short>((rounded | (bits & 0x80000000u)) >> 16);
@@ -58,7 +58,7 @@ def triton_store(value, random):
     bits = value.to(tl.float32).to(tl.uint32, bitcast=True)
     magnitude = bits & 0x7FFFFFFF
     # What is finite stays below 0x7F800000, which infinity stays.
-    rounded = tl.minimum(magnitude + (random >> 16), tl.maximum(magnitude, 0x7F7FFFFF))
+    rounded = tl.minimum(magnitude + random, tl.maximum(magnitude, 0x7F7FFFFF))
     rounded = tl.where(magnitude > 0x7F800000, 0x7FC00000, rounded)
     return (((rounded | (bits & 0x80000000)) >> 16).to(tl.uint16).to(tl.bfloat16, bitcast=True),)
 

@@ -8,6 +8,9 @@ r"""Adam, AdamW and AMSGrad.
     p &\leftarrow p - \frac{m}{\sqrt{\hat v} / r + \epsilon}\, s
 
 with step size :math:`s` and root of the second bias correction :math:`r` from :func:`hyper_at`.
+
+In exact arithmetic :math:`m^2 k \le v` with :math:`k` from :func:`least_ratio`. Where both are stored in few bits,
+:math:`v` is taken for no less than that, so that no rounding makes a larger step than gradients can.
 Decoupled weight decay (AdamW) and coupled decay belong to :mod:`gpuopt.kernels.prologue`.
 
 Sources: Kingma & Ba, "Adam: A Method for Stochastic Optimization" (ICLR 2015), algorithm 1 and section 2;
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpuopt.kernels.power import power
-from gpuopt.kernels.rules.rule import Rule
+from gpuopt.kernels.rules.rule import Relation, Rule
 from gpuopt.kernels.select import select
 
 if TYPE_CHECKING:
@@ -33,13 +36,14 @@ if TYPE_CHECKING:
 
 
 class AdamHyper(NamedTuple):
-    """Scalars of one Adam step."""
+    """Scalars of one Adam step; ``least_ratio`` counts only where state is stored in few bits."""
 
     step_size: float
     one_minus_beta1: float
     one_minus_beta2: float
     root_bias2: float
     eps: float
+    least_ratio: float
 
 
 def hyper_at(step: int, lr: float, beta1: float, beta2: float, eps: float, epsilon_hat: bool = False) -> AdamHyper:
@@ -52,9 +56,25 @@ def hyper_at(step: int, lr: float, beta1: float, beta2: float, eps: float, epsil
     """
     bias1 = 1 - power(beta1, step)
     root_bias2 = sqrt(1 - power(beta2, step))
+    ratio = least_ratio(step, beta1, beta2)
     if epsilon_hat:
-        return AdamHyper(lr * root_bias2 / bias1, 1 - beta1, 1 - beta2, 1.0, eps)
-    return AdamHyper(lr / bias1, 1 - beta1, 1 - beta2, root_bias2, eps)
+        return AdamHyper(lr * root_bias2 / bias1, 1 - beta1, 1 - beta2, 1.0, eps, ratio)
+    return AdamHyper(lr / bias1, 1 - beta1, 1 - beta2, root_bias2, eps, ratio)
+
+
+def least_ratio(step: int, beta1: float, beta2: float) -> float:
+    r"""The least that :math:`v / m^2` can be before step ``step``, where betas have always been these, in float64.
+
+    .. math:: k = \frac{1 - \beta_2}{(1 - \beta_1)^2} \Big/ \sum_{i = 0}^{t - 2} \rho^i, \qquad
+        \rho = \beta_1^2 / \beta_2
+
+    by the inequality of Cauchy and Schwarz, for the :math:`t - 1` gradients so far, whatever they were. It is 0, which
+    says nothing, where there were none, and where :math:`\rho` has no value or is 1.
+    """
+    if step < 2 or beta2 == 0 or beta1 * beta1 == beta2:
+        return 0.0
+    rho = beta1 * beta1 / beta2
+    return (1 - beta2) / ((1 - beta1) * (1 - beta1)) * ((1 - rho) / (1 - power(rho, step - 1)))
 
 
 def triton_hyper(step, lr, settings):
@@ -63,14 +83,19 @@ def triton_hyper(step, lr, settings):
     bias1 = 1 - power_rn(beta1, step)
     root_bias2 = sqrt_rn(1 - power_rn(beta2, step))
     step_size = tl.where(epsilon_hat != 0, lr * root_bias2, lr) / bias1
-    return step_size, 1 - beta1, 1 - beta2, tl.where(epsilon_hat != 0, 1.0, root_bias2), eps
+    says_nothing = (step < 2) | (beta2 == 0) | (beta1 * beta1 == beta2)
+    rho = beta1 * beta1 / tl.where(says_nothing, 1.0, beta2)
+    rest = tl.where(says_nothing, 1.0, 1 - power_rn(rho, step - 1))
+    ratio = (1 - beta2) / ((1 - beta1) * (1 - beta1)) * ((1 - rho) / rest)
+    ratio = tl.where(says_nothing, 0.0, ratio)
+    return step_size, 1 - beta1, 1 - beta2, tl.where(epsilon_hat != 0, 1.0, root_bias2), eps, ratio
 
 
 def numpy_form(
     p: Any, g: Any, hyper: Any, exp_avg: Any, exp_avg_sq: Any, max_exp_avg_sq: Any = None
 ) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
-    step_size, one_minus_beta1, one_minus_beta2, root_bias2, eps = hyper
+    step_size, one_minus_beta1, one_minus_beta2, root_bias2, eps, _ = hyper
     exp_avg += (g - exp_avg) * one_minus_beta1
     exp_avg_sq += (g * g - exp_avg_sq) * one_minus_beta2
     largest = exp_avg_sq
@@ -98,7 +123,7 @@ p = p - exp_avg / (sqrt(largest) / root_bias2 + eps) * step_size;
 
 def triton_form(p, g, hyper, exp_avg, exp_avg_sq, max_exp_avg_sq):
     """See :class:`~gpuopt.kernels.rules.rule.Rule`."""
-    step_size, one_minus_beta1, one_minus_beta2, root_bias2, eps = hyper
+    step_size, one_minus_beta1, one_minus_beta2, root_bias2, eps, _ = hyper
     exp_avg = exp_avg + (g - exp_avg) * one_minus_beta1
     exp_avg_sq = exp_avg_sq + (g * g - exp_avg_sq) * one_minus_beta2
     state = (exp_avg, exp_avg_sq)
@@ -109,6 +134,27 @@ def triton_form(p, g, hyper, exp_avg, exp_avg_sq, max_exp_avg_sq):
         state = state + (largest,)
     p = p - div_rn(exp_avg, div_rn(sqrt_rn(largest), root_bias2) + eps) * step_size
     return p, state
+
+
+def numpy_restore(hyper: Any, exp_avg: Any, exp_avg_sq: Any, max_exp_avg_sq: Any = None) -> tuple[Any, ...]:
+    """See :class:`~gpuopt.kernels.rules.rule.Relation`."""
+    least = exp_avg * exp_avg * hyper[5]
+    return exp_avg, select(exp_avg_sq < least, least, exp_avg_sq), max_exp_avg_sq
+
+
+CUDA_RESTORE = """
+const T least = exp_avg * exp_avg * least_ratio;
+exp_avg_sq = exp_avg_sq < least ? least : exp_avg_sq;
+"""
+
+
+def triton_restore(hyper, exp_avg, exp_avg_sq, max_exp_avg_sq):
+    """See :class:`~gpuopt.kernels.rules.rule.Relation`."""
+    least = exp_avg * exp_avg * hyper[5]
+    state = (exp_avg, tl.where(exp_avg_sq < least, least, exp_avg_sq))
+    if max_exp_avg_sq is not None:
+        state = state + (max_exp_avg_sq,)
+    return state
 
 
 RULE = Rule(
@@ -123,4 +169,5 @@ RULE = Rule(
     numpy_form=numpy_form,
     cuda_form=CUDA_FORM,
     triton_form=triton_form,
+    relation=Relation(numpy_restore, CUDA_RESTORE, triton_restore),
 )

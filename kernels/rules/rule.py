@@ -15,6 +15,30 @@ MOST_SLOTS = 3
 """State slots that the drivers' kernels are written out for."""
 
 
+@dataclass(frozen=True, eq=False)
+class Relation:
+    """What state slots have to do with each other in exact arithmetic, kept where they are stored in few bits.
+
+    The forms are as those of :class:`Rule`, in three languages, and take an absent slot as those do.
+
+    Attributes:
+        numpy_restore: ``(hyper, *slots) -> slots``: what was loaded, with the relation as it was.
+        cuda_restore: Likewise, statements that assign to the slots.
+        triton_restore: Likewise, but it returns the slots that are present.
+        numpy_reduce: ``slots -> slots``, what is stored of the new values, which ``numpy_restore`` makes of it again;
+            None for all.
+        cuda_reduce: Likewise.
+        triton_reduce: Likewise, but it returns the slots that are present.
+    """
+
+    numpy_restore: Callable[..., Any]
+    cuda_restore: str
+    triton_restore: Callable[..., Any]
+    numpy_reduce: Callable[..., Any] | None = None
+    cuda_reduce: str = ""
+    triton_reduce: Callable[..., Any] | None = None
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Rule:
     """The arithmetic of one optimizer for one element.
@@ -43,6 +67,7 @@ class Rule:
         continuous: Whether a small change of what goes in makes a small change of what comes out. If it does not, as
             where the sign of a sum counts, a rounding can take a parameter a whole step elsewhere, so that steps in
             another precision part; the state slots must be continuous even so. Drivers give the same bits regardless.
+        relation: That of its state slots, if there is one that rounding must not break.
     """
 
     name: str
@@ -57,6 +82,7 @@ class Rule:
     cuda_form: str
     triton_form: Callable[..., Any]
     continuous: bool = True
+    relation: Relation | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.slots) <= MOST_SLOTS:
