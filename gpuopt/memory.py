@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpuopt.kernels.formats import BY_DTYPE, FORMATS, Plane
+from gpuopt.kernels.formats import BY_DTYPE, Plane
 
-_PLANES = {plane.dtype: plane for format in FORMATS.values() for plane in format.planes}
+_PLANES = {dtype: format.planes[0] for dtype, format in BY_DTYPE.items()}
 _DTYPES = ", ".join(BY_DTYPE)
 
 _MOST_WORK = 10_000
@@ -113,13 +113,13 @@ class Memory(NamedTuple):
         return False
 
 
-def memory_of(array: Any, name: str, dtype: str | None = None) -> Memory:
+def memory_of(array: Any, name: str, wanted: Plane | None = None) -> Memory:
     """Where the elements of ``array`` are.
 
     Args:
         array: A NumPy or CuPy array or a dense PyTorch tensor.
         name: What an error message calls it.
-        dtype: The dtype that it must have; None for any floating-point dtype that gpuopt has a format for.
+        wanted: What each entry must be; None for any floating-point dtype that gpuopt has a format for.
 
     Raises:
         TypeError: It is no such array.
@@ -127,19 +127,19 @@ def memory_of(array: Any, name: str, dtype: str | None = None) -> Memory:
     """
     library = library_of(array)
     if library == "torch":
-        return _memory_of_tensor(array, name, dtype)
+        return _memory_of_tensor(array, name, wanted)
     if library is None:
         raise TypeError(f"{name} must be a NumPy or CuPy array, but is {type(array).__name__}")
-    plane = _plane_of(array.dtype, dtype)
+    plane = _plane_of(array.dtype, wanted)
     if plane is None:
-        raise TypeError(f"{name} must be of dtype {dtype or _DTYPES} in native byte order, but is {array.dtype}")
+        raise TypeError(f"{name} must be of dtype {_said(wanted)} in native byte order, but is {array.dtype}")
     if library == "cupy":
         return Memory(library, array.device.id, array.data.ptr, array.shape, array.strides, plane, writable=True)
     address = array.__array_interface__["data"][0]
     return Memory(library, None, address, array.shape, array.strides, plane, array.flags.writeable)
 
 
-def _memory_of_tensor(tensor: Any, name: str, dtype: str | None) -> Memory:
+def _memory_of_tensor(tensor: Any, name: str, wanted: Plane | None) -> Memory:
     import torch
 
     device = tensor.device
@@ -147,9 +147,9 @@ def _memory_of_tensor(tensor: Any, name: str, dtype: str | None) -> Memory:
         raise TypeError(f"{name} must be a dense tensor, but its layout is {tensor.layout}")
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"{name} must be in the memory of a CPU or CUDA device, but is on {device}")
-    plane = _plane_called(str(tensor.dtype).removeprefix("torch."), dtype)
+    plane = _plane_called(str(tensor.dtype).removeprefix("torch."), wanted)
     if plane is None:
-        raise TypeError(f"{name} must be of dtype {dtype or _DTYPES}, but is {tensor.dtype}")
+        raise TypeError(f"{name} must be of dtype {_said(wanted)}, but is {tensor.dtype}")
     if tensor.is_neg():
         raise ValueError(f"{name} must not be a view that negates, but is one: call resolve_neg()")
     stored = tensor.untyped_storage().nbytes()
@@ -174,14 +174,21 @@ def _memory_of_tensor(tensor: Any, name: str, dtype: str | None) -> Memory:
 
 
 @cache
-def _plane_of(dtype: np.dtype[Any], wanted: str | None) -> Plane | None:
+def _plane_of(dtype: np.dtype[Any], wanted: Plane | None) -> Plane | None:
     """As :func:`_plane_called`. It is remembered, since a dtype's name takes NumPy longer than all the rest."""
     return _plane_called(dtype.name, wanted) if dtype.isnative else None
 
 
-def _plane_called(name: str, wanted: str | None) -> Plane | None:
+def _plane_called(name: str, wanted: Plane | None) -> Plane | None:
     """The plane of a dtype; None where it is not the one that is wanted, or has no format of its own."""
-    return _PLANES[name] if (name in BY_DTYPE if wanted is None else name == wanted) else None
+    if wanted is None:
+        return _PLANES.get(name)
+    return wanted if name == wanted.dtype else None
+
+
+def _said(wanted: Plane | None) -> str:
+    """The dtypes that an array may have, as an error message says them."""
+    return _DTYPES if wanted is None else wanted.dtype
 
 
 def library_of(array: Any) -> str | None:
@@ -234,9 +241,12 @@ def to_host(array: Any) -> np.ndarray[Any, Any]:
     return host
 
 
-def moved_to(array: Any, like: Any) -> Any:
-    """``array`` itself if it is where ``like`` is and in its axis order, else a copy that is."""
-    old, new = memory_of(array, "array"), memory_of(like, "like")
+def moved_to(array: Any, like: Any, wanted: Plane | None = None) -> Any:
+    """``array`` itself if it is where ``like`` is and in its axis order, else a copy that is.
+
+    ``wanted`` is what its entries are, as :func:`memory_of` takes it.
+    """
+    old, new = memory_of(array, "array", wanted), memory_of(like, "like")
     same_place = (old.library, old.device) == (new.library, new.device)
     if same_place and (old.shape != new.shape or old.order == new.packed_order):
         return array

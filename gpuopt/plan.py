@@ -11,7 +11,7 @@ import numpy as np
 
 from gpuopt.kernels.drivers import Driver
 from gpuopt.kernels.epilogue import SLOTS as EPILOGUE_SLOTS
-from gpuopt.kernels.formats import BY_DTYPE, FORMATS, Format
+from gpuopt.kernels.formats import BY_DTYPE, FORMATS, Format, Plane
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Schedule
 from gpuopt.kernels.signals import NO_SIGNALS, Signals
@@ -34,7 +34,8 @@ class Stored(NamedTuple):
 
     Attributes:
         format: The format.
-        planes: An array for each of its planes.
+        planes: An array for each of its planes. Scales have one dimension; their blocks are of elements that follow
+            each other in a copy of the parameter without gaps.
     """
 
     format: Format
@@ -85,7 +86,7 @@ class Row(NamedTuple):
     """What is known of one tensor, all of which is checked.
 
     A plane that is misaligned, has gaps, or is not in its parameter's order of axes is packed into a copy around each
-    step. All others are used where they are, and not kept alive.
+    step. All others are used where they are, and not kept alive. Scales must be such.
 
     Attributes:
         name: What an error message calls it.
@@ -185,8 +186,8 @@ class Plan:
                 yield ()
                 continue
             memories = []
-            for dtype, name, array in _named_planes(f"{slot} {tensor.name}", stored):
-                memory = memory_of(array, name, dtype)
+            for plane, name, array in _named_planes(f"{slot} {tensor.name}", stored):
+                memory = memory_of(array, name, plane)
                 param = memory if param is None else param
                 self._check(memory, name, index, param, tensor.name)
                 memories.append(memory)
@@ -194,7 +195,9 @@ class Plan:
 
     def _check(self, memory: Memory, name: str, slot: int, param: Memory, param_name: str) -> None:
         """Refuses a plane that is not as its parameter, or cannot be written."""
-        if memory.shape != param.shape:
+        if memory.plane.block > 1:
+            _check_scales(memory, name, param, param_name)
+        elif memory.shape != param.shape:
             raise ValueError(f"{name} must have the shape of param {param_name}, {param.shape}, but has {memory.shape}")
         if memory.place != param.place:
             raise _elsewhere(f"param {param_name}", param.place, name, memory.place)
@@ -215,7 +218,7 @@ class Plan:
                 if not _is_in_place(memory, places[PARAM][0]):
                     copy = full_like(param, 0, array.dtype)
                     packed[column] = Packed(None if slot == GRAD else array, copy)
-                    addresses[column] = memory_of(copy, "copy", memory.plane.dtype).address
+                    addresses[column] = memory_of(copy, "copy", memory.plane).address
                 else:
                     addresses[column] = memory.address
                 if slot != GRAD:
@@ -469,15 +472,29 @@ def _arrays_of(stored: Any) -> tuple[Any, ...]:
     return stored.planes if isinstance(stored, Stored) else (stored,)
 
 
-def _named_planes(name: str, stored: Any) -> Iterator[tuple[str | None, str, Any]]:
-    """The planes of a slot, with the dtype that each must have, and what an error message calls it."""
+def _named_planes(name: str, stored: Any) -> Iterator[tuple[Plane | None, str, Any]]:
+    """The planes of a slot, with what each must be, and what an error message calls it."""
     if not isinstance(stored, Stored):
         yield None, name, stored
         return
     for index, (array, plane) in enumerate(zip(stored.planes, stored.format.planes, strict=True)):
-        yield plane.dtype, f"{plane.dtype} part of {name}" if index else name, array
+        yield plane, f"{plane.dtype} part of {name}" if index else name, array
+
+
+def _check_scales(memory: Memory, name: str, param: Memory, param_name: str) -> None:
+    """Refuses scales that are not one after the other, for every block of the parameter one."""
+    shape = (memory.plane.entries(param.numel),)
+    if memory.shape != shape:
+        raise ValueError(
+            f"{name} must have the shape {shape}, an entry for every {memory.plane.block} elements of param "
+            f"{param_name}, but has {memory.shape}"
+        )
+    if not memory.dense:
+        raise ValueError(
+            f"{name} must be aligned and have no gaps, but begins at {memory.address:#x} with strides {memory.strides}"
+        )
 
 
 def _is_in_place(memory: Memory, param: Memory) -> bool:
     """Whether a plane is used where it is, since it is laid out as a packed copy of its parameter would be."""
-    return memory.numel == 0 or (memory.dense and memory.order == param.packed_order)
+    return memory.numel == 0 or memory.plane.block > 1 or (memory.dense and memory.order == param.packed_order)
