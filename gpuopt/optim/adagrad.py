@@ -49,7 +49,7 @@ class Adagrad(Fused, torch.optim.Adagrad):
     def share_memory(self) -> None:
         """Moves the sums to shared memory, making the state of every parameter if need be."""
         for param in self._params():
-            wanted = Wanted(self.rule.slots, self._initial(), self.state_dtype)
+            wanted = Wanted(self.rule, self.rule.slots, self._initial(), self.state_dtype)
             state = state_of(param, self.state.get(param, {}), wanted)
             self.state[param] = {STEP: torch.tensor(0.0, device="cpu"), **state}
         super().share_memory()

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, overload
 import torch
 
 from gpuopt import backends
+from gpuopt.eight_bit import EightBit
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.schedule import Common
 from gpuopt.optim import checkpoint, sparse
@@ -74,7 +75,7 @@ class Fused(torch.optim.Optimizer):
     stochastic_rounding: bool
     seed: int
     norm_group: torch.distributed.ProcessGroup | None
-    state_dtype: torch.dtype | None
+    state_dtype: torch.dtype | EightBit | None
 
     last_grad_norm: torch.Tensor | None = None
     _unsaid: dict[str, Any]
@@ -99,7 +100,7 @@ class Fused(torch.optim.Optimizer):
         """
         own = set(defaults)
         extras = {name: value for name, value in options.items() if name not in TORCHS | own}
-        check(extras, type(self).__name__)
+        check(extras, type(self).__name__, self.rule)
         for name, value in {**DEFAULTS, **extras}.items():
             setattr(self, name, value)
         self._unsaid = {name: value for name, value in DEFAULTS.items() if name not in extras}
@@ -242,6 +243,20 @@ class Fused(torch.optim.Optimizer):
         with checkpoint.saving(self):
             return super().state_dict()
 
+    def state_dict_as(self, dtype: torch.dtype) -> dict[str, Any]:
+        """As :meth:`state_dict`, but where state is in 8 bits with tensors of ``dtype``, as ``torch.optim`` has them.
+
+        Both load it, gpuopt into 8 bits again where these are asked for.
+
+        Raises:
+            ValueError: It is no dtype of floating point.
+        """
+        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"dtype must be a torch.dtype of floating point, but is {dtype!r}")
+        self._drop_what_was_written()
+        with checkpoint.saving(self, dtype):
+            return super().state_dict()
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but state keeps its dtype: it is only moved to its parameter's device.
 
@@ -371,7 +386,7 @@ class Fused(torch.optim.Optimizer):
                 check_group(group, self._extras(), index)
         if values != self._checked:
             extras = self._extras()
-            check(extras, type(self).__name__)
+            check(extras, type(self).__name__, self.rule)
             check_params(self._params(), extras)
             self._checked = values
 

@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gpuopt.eight_bit import BITS
+from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.warn import warn
+from gpuopt.optim import eight_bit
 from gpuopt.optim.extras import DEFAULTS, LOCAL, check
 from gpuopt.optim.originals import MASTER, REMAINDER, as_kept, as_saved, check_saved
-from gpuopt.optim.state import EMA, STEP, missing_from
+from gpuopt.optim.shards import is_shard
+from gpuopt.optim.state import EMA, STEP, encoded, missing_from
 
 if TYPE_CHECKING:
     from gpuopt.optim.base import Fused
@@ -32,17 +36,19 @@ class _Box:
 
 
 @contextmanager
-def saving(optimizer: Fused) -> Iterator[None]:
+def saving(optimizer: Fused, dtype: torch.dtype | None = None) -> Iterator[None]:
     """In this context ``optimizer.state_dict`` has plain dicts of state, for who loads it elsewhere, and the extras.
 
     These are in each of its groups, where all that copies and cuts state dicts leaves them. It does so before the
-    post-hooks of ``optimizer``.
+    post-hooks of ``optimizer``. Where there is a ``dtype``, values of it are in place of state in 8 bits.
     """
+    left_out = LOCAL if dtype is None else {*LOCAL, "state_dtype"}
 
     def complete(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         states, groups = state_dict["state"], state_dict["param_groups"]
-        extras = {name: getattr(optimizer, name) for name in _SAVED if getattr(optimizer, name) != _SAVED[name]}
-        plain = {key: _saved(own) if isinstance(own, dict) else own for key, own in states.items()}
+        extras = {name: getattr(optimizer, name) for name in DEFAULTS if name not in left_out}
+        extras = {name: value for name, value in extras.items() if value != _SAVED[name]}
+        plain = {k: _saved(own, optimizer.rule, dtype) if isinstance(own, dict) else own for k, own in states.items()}
         return {**state_dict, "state": plain, "param_groups": [{**group, **extras} for group in groups]}
 
     handle = optimizer.register_state_dict_post_hook(complete, prepend=True)
@@ -66,14 +72,15 @@ def loading(optimizer: Fused) -> Iterator[None]:
     def take(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         _check(optimizer, state_dict)
         extras.update(_carried_by(state_dict["param_groups"]))
-        check(extras, type(optimizer).__name__)
+        check(extras, type(optimizer).__name__, optimizer.rule)
         groups = [{k: v for k, v in group.items() if k not in _SAVED} for group in state_dict["param_groups"]]
-        boxed = {key: _boxed(entries) for key, entries in state_dict["state"].items()}
+        boxed = {key: _boxed(entries, optimizer.rule) for key, entries in state_dict["state"].items()}
         return {**state_dict, "state": boxed, "param_groups": groups}
 
     def give(_: Any) -> None:
         _unbox(optimizer)
         _restore(optimizer, extras)
+        _encode(optimizer)
 
     handles = [
         optimizer.register_load_state_dict_pre_hook(take),
@@ -105,7 +112,9 @@ def _check(optimizer: Fused, state_dict: Mapping[str, Any]) -> None:
     for key, entries in state_dict["state"].items():
         if key in listed and isinstance(entries, dict):
             check_saved(entries, f"{key}")
-            lacking = missing_from(entries, optimizer.rule, optimizer.rule.required)
+            kept = eight_bit.as_kept(entries, optimizer.rule)
+            eight_bit.check_entries(kept, optimizer.rule, f"parameter {key}")
+            lacking = missing_from(kept, optimizer.rule, optimizer.rule.required)
             if lacking:
                 raise ValueError(
                     f"state_dict must be of {owner}, but state of parameter {key} has no {', '.join(lacking)}"
@@ -145,17 +154,32 @@ def _restore(optimizer: Fused, extras: Mapping[str, Any]) -> None:
             warn(f"the state dict has {entry}, but says nothing of {name}: set it, or the next step drops {entry}")
 
 
-def _saved(entries: Mapping[str, Any]) -> dict[str, Any]:
+def _encode(optimizer: Fused) -> None:
+    """Encodes slots that are to be in 8 bits, where they fit their parameter; the rest is for a step to refuse."""
+    if optimizer.state_dtype != BITS:
+        return
+    for param, entries in optimizer.state.items():
+        if not (isinstance(param, torch.Tensor) and isinstance(entries, dict)) or param.is_complex():
+            continue
+        for slot in optimizer.rule.slots:
+            values = entries.get(slot)
+            if isinstance(values, torch.Tensor) and values.shape == param.shape and is_shard(values) == is_shard(param):
+                entries.update(encoded(param, entries, optimizer.rule, slot))
+                del entries[slot]
+
+
+def _saved(entries: Mapping[str, Any], rule: Rule, dtype: torch.dtype | None) -> dict[str, Any]:
     """A plain dict of the state of one parameter."""
-    saved = dict(entries)
+    saved = eight_bit.as_saved(entries, rule) if dtype is None else eight_bit.as_values(entries, rule, dtype)
     if isinstance(saved.get(REMAINDER), torch.Tensor):
         saved[REMAINDER] = as_saved(saved[REMAINDER])
     return saved
 
 
-def _boxed(entries: Any) -> Any:
+def _boxed(entries: Any, rule: Rule) -> Any:
     if not isinstance(entries, dict):
         return entries
+    entries = eight_bit.as_kept(entries, rule)
     boxes = {name: _Box(value) for name, value in entries.items() if name != STEP and isinstance(value, torch.Tensor)}
     return {**entries, **boxes}
 

@@ -9,8 +9,10 @@ from typing import Any, Literal, TypedDict
 import torch
 
 from gpuopt.backends import check_name
+from gpuopt.eight_bit import BITS, EightBit, check_rule, is_8bit
 from gpuopt.kernels.formats import BY_DTYPE
 from gpuopt.kernels.random import check_seed
+from gpuopt.kernels.rules import Rule
 
 
 class Extras(TypedDict, total=False):
@@ -44,7 +46,10 @@ class Extras(TypedDict, total=False):
             shards, as with ``FullyShardedDataParallel`` and ``ZeroRedundancyOptimizer``. None for none.
         state_dtype: Of the rule's slots that are made from now on, of real parameters; None for that of the
             parameter, or of its original. With ``torch.bfloat16`` they are rounded stochastically: rounded to nearest,
-            an average that decays by less than half a unit in a step, as by a beta of 0.999, would never fall.
+            an average that decays by less than half a unit in a step, as by a beta of 0.999, would never fall. With
+            ``"8bit"`` they are 8 bits, rounded so too, and a float32 for every 128 of them that follow each other in
+            memory, kept as ``exp_avg_codes`` and ``exp_avg_scales``, and so on; a slot that is there already is
+            converted, to 8 bits and, with any other value, back. Not for Adagrad.
 
     An original or an average that is switched off is dropped at the next step.
 
@@ -60,7 +65,7 @@ class Extras(TypedDict, total=False):
     stochastic_rounding: bool
     seed: int
     norm_group: torch.distributed.ProcessGroup | None
-    state_dtype: torch.dtype | None
+    state_dtype: torch.dtype | EightBit | None
 
 
 class Options(Extras, total=False):
@@ -108,8 +113,8 @@ TORCHS = frozenset(OptionsWithForeach.__annotations__) - NAMES
 """Those options that are no extras."""
 
 
-def check(extras: Mapping[str, Any], owner: str) -> None:
-    """Refuses what cannot be.
+def check(extras: Mapping[str, Any], owner: str, rule: Rule) -> None:
+    """Refuses what cannot be, for the ``rule`` of a class that is called ``owner``.
 
     Raises:
         TypeError, ValueError: A keyword is unknown, or its value is none that it may have.
@@ -140,13 +145,15 @@ def check(extras: Mapping[str, Any], owner: str) -> None:
             f"norm_group must be a process group of torch.distributed that has this process, or None, but is {group!r}"
         )
     dtype = extras.get("state_dtype")
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in BY_DTYPE):
-        raise ValueError(f"state_dtype must be torch.{', torch.'.join(BY_DTYPE)} or None, but is {dtype!r}")
+    if is_8bit(dtype):
+        check_rule(rule, owner)
+    elif dtype is not None and not (isinstance(dtype, torch.dtype) and str(dtype).removeprefix("torch.") in BY_DTYPE):
+        raise ValueError(f"state_dtype must be torch.{', torch.'.join(BY_DTYPE)}, {BITS!r} or None, but is {dtype!r}")
 
 
-def rounds_state(stochastic_rounding: bool, state_dtype: torch.dtype | None) -> bool:
-    """Whether state of bfloat16 is rounded stochastically."""
-    return stochastic_rounding or state_dtype is torch.bfloat16
+def rounds_state(stochastic_rounding: bool, state_dtype: torch.dtype | EightBit | None) -> bool:
+    """Whether state of bfloat16 or 8 bits is rounded stochastically."""
+    return stochastic_rounding or state_dtype in (torch.bfloat16, BITS)
 
 
 def check_group(group: Mapping[str, Any], extras: Mapping[str, Any], index: int) -> None:
@@ -175,10 +182,18 @@ def check_params(params: Iterable[torch.Tensor], extras: Mapping[str, Any]) -> N
 
     Raises:
         ValueError: Gradients are to be clipped of parameters that ``FullyShardedDataParallel`` has flattened, and there
-            is no ``norm_group``.
+            is no ``norm_group``; or state of such is to be in 8 bits.
     """
     alone = extras["max_grad_norm"] is not None and extras["norm_group"] is None
-    if alone and any(map(is_flat, params)):
+    in_bits = extras["state_dtype"] == BITS
+    if not (alone or in_bits) or not any(map(is_flat, params)):
+        return
+    if in_bits:
+        raise ValueError(
+            f"state_dtype must not be {BITS!r} for parameters that FullyShardedDataParallel has flattened, whose "
+            "checkpoints take state with an entry for each element alone: use fully_shard"
+        )
+    if alone:
         raise ValueError(
             "max_grad_norm must be None for parameters that FullyShardedDataParallel has flattened, of which each "
             "process would take the norm of its own shard for that of all: give its process group as norm_group, or "

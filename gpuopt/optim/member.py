@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, Self
 
 import torch
 
+from gpuopt.eight_bit import EightBit, format_of, lacking, names_of
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.table import Whereabouts
 from gpuopt.memory import memory_of
+from gpuopt.optim.eight_bit import encoded_in
 from gpuopt.optim.extras import rounds_state
 from gpuopt.optim.originals import (
     MASTER,
@@ -52,7 +54,7 @@ class Recipe(NamedTuple):
     takes_sparse: bool
     backend: str | None
     zero_grads: bool
-    state_dtype: torch.dtype | None
+    state_dtype: torch.dtype | EightBit | None
     master_weights: MasterWeights
     stochastic_rounding: bool
     norm_group: Any
@@ -194,11 +196,11 @@ def member_of(
     memory_of(base, f"param {name}")
     old = plain(given)
     made = given.made if isinstance(given, Entries) else frozenset()
-    check_state(name, old, recipe.rule, [slot for slot in slots if slot in recipe.rule.required or slot in made])
+    check_state(name, old, recipe.rule, [s for s in slots if s in recipe.rule.required or not lacking(s, made)])
     if any(isinstance(old.get(slot), torch.Tensor) and old[slot].is_sparse for slot in slots):
         raise RuntimeError(f"state of param {name} must be dense, as its gradient is, but is sparse: clear it")
-    wanted = Wanted(slots, recipe.initial, recipe.state_dtype, recipe.master_weights, recipe.averages)
-    placed = (*slots, MASTER, REMAINDER, EMA)
+    wanted = Wanted(recipe.rule, slots, recipe.initial, recipe.state_dtype, recipe.master_weights, recipe.averages)
+    placed = (*slots, *(names_of(slot).codes for slot in slots), MASTER, REMAINDER, EMA)
     check_placed(param, name, {key: old[key] for key in placed if old.get(key) is not None})
     state = state_of(param, old, wanted)
     count = step_of(old, slots)
@@ -207,7 +209,7 @@ def member_of(
     # Tensors that we have not made ourselves are in the hands of whoever has put them there.
     is_lent = given.is_lent if isinstance(given, Entries) else bool(given)
     rounds = rounds_state(recipe.stochastic_rounding, recipe.state_dtype)
-    own = [stored(real(local(state[slot])), rounds) if slot in slots else None for slot in recipe.rule.slots]
+    own = [_slot_of(state, recipe.rule, slot, rounds) if slot in slots else None for slot in recipe.rule.slots]
     average = real(local(state[EMA])) if recipe.averages else None
     member = Member(index, group, param, grad, Entries(state, index, touched, is_lent))
     stepped: Any = stored(base, recipe.stochastic_rounding)
@@ -222,3 +224,12 @@ def member_of(
     is_random = any(isinstance(slot, Stored) and slot.format.is_random for slot in (stepped, *own))
     where = in_model(index, whereabouts(param, name)) if is_random else Whereabouts()
     return member, Tensor(name, (stepped, grad, *own, average, copy), whereabouts=where), count
+
+
+def _slot_of(state: dict[str, Any], rule: Rule, slot: str, rounds: bool) -> Any:
+    """A slot as a :class:`~gpuopt.plan.Tensor` takes it, what of it is in this process."""
+    found = encoded_in(state, slot)
+    if found is not None:
+        codes, scales = found
+        return Stored(format_of(rule, slot), (local(codes), scales))
+    return stored(real(local(state[slot])), rounds)

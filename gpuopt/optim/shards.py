@@ -133,9 +133,9 @@ def whereabouts(param: torch.Tensor, name: str) -> Whereabouts:
     cut = [dim for dim in range(1, param.dim()) if sizes[dim] != param.shape[dim]]
     if len(cut) > 1 or not own.is_contiguous():
         raise ValueError(
-            f"stochastic_rounding must be False, and state_dtype not bfloat16, for param {name}, since it is cut along "
-            f"dimensions {cut} or its local tensor is not contiguous, where elements have no places that random bits "
-            "can go by"
+            f"stochastic_rounding must be False, and state_dtype neither bfloat16 nor '8bit', for param {name}, since "
+            f"it is cut along dimensions {cut} or its local tensor is not contiguous, where elements have no places "
+            "that random bits can go by"
         )
     begin = sum(offset * stride for offset, stride in zip(offsets, strides, strict=True))
     return Whereabouts(begin, prod(sizes[cut[0] :]), prod(param.shape[cut[0] :])) if cut else Whereabouts(begin)

@@ -12,7 +12,8 @@ import torch
 from torch.optim.adagrad import adagrad
 from torch.optim.sgd import sgd
 
-from gpuopt.kernels.rules import Rule
+from gpuopt.kernels.rules import RULES, Rule
+from gpuopt.optim.eight_bit import encoded_in
 from gpuopt.optim.originals import NARROW
 from gpuopt.optim.selection import Scaling
 from gpuopt.optim.state import STEP, Wanted, check_state, state_of
@@ -43,6 +44,9 @@ def check(
     """
     check_state(each.name, state, rule, rule.required)
     called = f"where a gradient is sparse (grad {each.name})"
+    for slot in rule.slots:
+        if encoded_in(state, slot) is not None:
+            raise RuntimeError(f"{slot} must not be in 8 bits {called}, but is: load state_dict_as(torch.float32)")
     if each.group["weight_decay"] != 0:
         raise RuntimeError(f"weight_decay must be 0 {called}, but is {each.group['weight_decay']}")
     for name, allowed in (
@@ -79,7 +83,7 @@ def step_adagrad(group: dict[str, Any], param: torch.Tensor, state: dict[str, An
     """The step of ``torch.optim.Adagrad``, with a sum that starts from ``initial``."""
     assert param.grad is not None
     if state.get("sum") is None:
-        state |= state_of(param, state, Wanted(("sum",), initial))
+        state |= state_of(param, state, Wanted(RULES["adagrad"], ("sum",), initial))
     state.setdefault(STEP, torch.tensor(0.0, device="cpu"))
     settings = {name: group[name] for name in ("lr", "weight_decay", "lr_decay", "eps", "maximize")}
     sums, steps = [state["sum"]], [state[STEP]]

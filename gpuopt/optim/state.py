@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from gpuopt.eight_bit import BITS, EightBit, entries_of, format_of, lacking, names_of
 from gpuopt.kernels.rules import Rule
+from gpuopt.optim.eight_bit import check_entries, decode, encode, encoded_in, zeros
 from gpuopt.optim.originals import MASTER, NARROW, REMAINDER, MasterWeights, original_in, remainder_dtype, values_of
 from gpuopt.optim.shards import local
 
@@ -18,16 +20,19 @@ class Wanted(NamedTuple):
     """What the state of a parameter is to hold.
 
     Attributes:
+        rule: Whose state it is.
         slots: State slots of the rule.
         initial: What they start from; a complex slot from this in both of its parts.
-        dtype: Theirs; None for that of the parameter, or of its original.
+        dtype: Theirs; None for that of the parameter, or of its original, and ``"8bit"`` for codes and scales of a real
+            one.
         master: Whether a parameter of 16 bits has an original, and which.
         average: Whether there is an average of the parameter.
     """
 
+    rule: Rule
     slots: tuple[str, ...]
     initial: float = 0.0
-    dtype: torch.dtype | None = None
+    dtype: torch.dtype | EightBit | None = None
     master: MasterWeights = False
     average: bool = False
 
@@ -36,7 +41,8 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
     """``old`` with what is wanted and not there made new, and with the layout of ``param``; ``old`` is not changed.
 
     What is switched off is dropped: an original or an average that was not updated would be stale. A new remainder is
-    zero; what an earlier original has beyond the parameter is for :func:`~gpuopt.optim.originals.adopt`.
+    zero; what an earlier original has beyond the parameter is for :func:`~gpuopt.optim.originals.adopt`. Slots keep
+    their dtype, but are encoded where they are wanted in 8 bits, and decoded where they are in them and not wanted so.
     """
     state = dict(old)
     base = param.detach()
@@ -49,10 +55,19 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
         if were_cast:
             state |= {slot: state[slot].float() for slot in wanted.slots if slot in state and wanted.dtype is None}
         state |= _original_of(base, original, remainder_dtype(param, wanted.master))
-    own_dtype = torch.float32 if is_mastered else None
+    dtype = None if wanted.dtype == BITS else wanted.dtype
     for slot in wanted.slots:
+        if wanted.dtype == BITS and not param.is_complex():
+            state |= encoded(param, state, wanted.rule, slot, wanted.initial)
+            state.pop(slot, None)
+            continue
+        found = encoded_in(state, slot)
+        if found is not None:
+            state[slot] = decode(*found, format_of(wanted.rule, slot), dtype or torch.float32)
         if state.get(slot) is None:
-            state[slot] = _full_like(base, wanted.initial, wanted.dtype or own_dtype)
+            state[slot] = _full_like(base, wanted.initial, dtype or (torch.float32 if is_mastered else None))
+        for name in names_of(slot):
+            state.pop(name, None)
     if not wanted.average:
         state.pop(EMA, None)
     elif EMA not in state:
@@ -64,6 +79,23 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
     for name in {*wanted.slots, MASTER, REMAINDER, EMA} & set(state):
         state[name] = _laid_out_like(param, state[name])
     return state
+
+
+def encoded(
+    param: torch.Tensor, state: Mapping[str, Any], rule: Rule, slot: str, initial: float = 0.0
+) -> dict[str, torch.Tensor]:
+    """The entries of a slot in 8 bits: those of ``state`` if they are laid out as ``param``, or new ones.
+
+    A slot that is there with values, as after loading what is not in 8 bits, goes before any codes.
+    """
+    made, format, values = encoded_in(state, slot), format_of(rule, slot), state.get(slot)
+    if made is not None and not _is_laid_out_like(param, made[0]):
+        values = decode(*made, format)
+    elif made is None and values is None and initial:
+        values = _full_like(param.detach(), initial, torch.float32)
+    if values is not None:
+        made = encode(_laid_out_like(param, values), format)
+    return dict(zip(names_of(slot), made or zeros(param), strict=True))
 
 
 def _original_of(
@@ -87,7 +119,7 @@ def step_of(state: Mapping[str, Any], slots: Iterable[str]) -> Any:
     Where no slot of those that are used is there, they begin with the next step, and the count with them.
     """
     slots = tuple(slots)
-    has_begun = any(state.get(slot) is not None for slot in slots)
+    has_begun = any(state.get(name) is not None for name in entries_of(slots))
     return state[STEP] if STEP in state and (has_begun or not slots) else float(has_begun)
 
 
@@ -96,25 +128,26 @@ def missing_from(state: Mapping[str, Any], rule: Rule, slots: Iterable[str]) -> 
 
     Where a rule requires no slot, as SGD's does not, there is nothing that must be.
     """
-    if not rule.required or not any(
-        state.get(name) is not None for name in (STEP, MASTER, REMAINDER, EMA, *rule.slots)
-    ):
+    present = {name for name, entry in state.items() if entry is not None}
+    if not rule.required or present.isdisjoint((STEP, MASTER, REMAINDER, EMA, *entries_of(rule.slots))):
         return []
-    return [name for name in (STEP, *slots) if state.get(name) is None]
+    return [*{STEP}.difference(present), *(name for slot in slots for name in lacking(slot, present))]
 
 
 def check_state(name: str, state: Mapping[str, Any], rule: Rule, slots: Iterable[str]) -> None:
     """Refuses the state of the parameter called ``name`` where something is missing.
 
     Raises:
-        ValueError: As :func:`missing_from` says. Made anew, it would not belong to the step count.
+        ValueError: As :func:`missing_from` says. Made anew, it would not belong to the step count. Or as
+            :func:`~gpuopt.optim.eight_bit.check_entries`.
     """
-    lacking = missing_from(state, rule, slots)
-    if lacking:
+    missing = missing_from(state, rule, slots)
+    if missing:
         raise ValueError(
-            f"state of param {name} must have {', '.join(lacking)}, but has {', '.join(state)} alone: put back what "
+            f"state of param {name} must have {', '.join(missing)}, but has {', '.join(state)} alone: put back what "
             "was deleted, or clear all of the state of this parameter to start anew"
         )
+    check_entries(state, rule, f"param {name}")
 
 
 def _full_like(base: torch.Tensor, value: float, dtype: torch.dtype | None) -> torch.Tensor:
@@ -126,7 +159,12 @@ def _full_like(base: torch.Tensor, value: float, dtype: torch.dtype | None) -> t
 def _laid_out_like(param: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
     """``tensor`` itself, or a copy in the layout of ``param`` where that is dense and another."""
     tensor = tensor.resolve_conj()
-    wanted = torch.empty_like(local(param), dtype=tensor.dtype, device="meta").stride()
-    if tensor.shape != param.shape or local(tensor).stride() == wanted:
+    if _is_laid_out_like(param, tensor):
         return tensor
     return torch.empty_like(param, dtype=tensor.dtype).copy_(tensor)
+
+
+def _is_laid_out_like(param: torch.Tensor, tensor: torch.Tensor) -> bool:
+    """Whether ``tensor`` has the layout of a dense copy of ``param``, or another shape, which checks refuse."""
+    wanted = torch.empty_like(local(param), device="meta").stride()
+    return tensor.shape != param.shape or local(tensor).stride() == wanted
