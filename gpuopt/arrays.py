@@ -18,7 +18,8 @@ from typing import Any, ClassVar, NamedTuple, TypedDict, Unpack
 import numpy as np
 from numpy.typing import DTypeLike
 
-from gpuopt import backends, checkpoint
+from gpuopt import array_codes, backends, checkpoint
+from gpuopt.eight_bit import BITS, LEAST_SHARE, EightBit, check_rule, is_8bit
 from gpuopt.kernels.formats import BY_DTYPE
 from gpuopt.kernels.prologue import Prologue, prologue_at
 from gpuopt.kernels.random import check_seed, key_at
@@ -37,7 +38,9 @@ class Options(TypedDict, total=False):
     Attributes:
         maximize: Whether to go up the gradient.
         state_dtype: Dtype of the state that is made from now on; None for each parameter's own. With bfloat16 it is
-            rounded stochastically, as it would stand still otherwise.
+            rounded stochastically, as it would stand still otherwise. With ``"8bit"`` so are 8 bits, beside a float32
+            for every 128 of them that follow each other in memory, as ``exp_avg_codes`` and ``exp_avg_scales``, and so
+            on; state that is there already is converted, to 8 bits and, with anything else, back. Not for AdaGrad.
         stochastic_rounding: Whether bfloat16 parameters and state are rounded stochastically, so that the mean of what
             is stored is the value, and small updates add up.
         seed: Of stochastic rounding, a whole number below 2^32. Random bits go by the order in which names came.
@@ -45,7 +48,7 @@ class Options(TypedDict, total=False):
     """
 
     maximize: bool
-    state_dtype: DTypeLike | None
+    state_dtype: DTypeLike | EightBit | None
     stochastic_rounding: bool
     seed: int
     backend: str | None
@@ -120,7 +123,7 @@ class Optimizer:
 
     @property
     def state(self) -> Mapping[str, Mapping[str, Any]]:
-        """For each parameter's name its slots by the names of ``torch.optim``.
+        """For each parameter's name its slots by the names of ``torch.optim``; in 8 bits, its codes and scales.
 
         The arrays are those in use; to put others in their place, :meth:`load_state_dict`.
         """
@@ -158,10 +161,7 @@ class Optimizer:
             raise ValueError(f"iter must be an integer >= 0, but is {count!r}")
         state = {}
         for name, slots in state_dict["state"].items():
-            if not set(self.rule.required) <= set(slots) <= set(self.rule.slots):
-                raise ValueError(f"state of {name!r} must have slots of {self.rule.slots}, but has {tuple(slots)}")
-            for slot, array in slots.items():
-                memory_of(array, f"{slot} {name!r}")
+            array_codes.check(slots, self.rule, repr(name))
             state[name] = {slot: copy_of(array) for slot, array in slots.items()}
         for name, value in checked.items():
             setattr(self, name, value)
@@ -195,15 +195,17 @@ class Optimizer:
         return 0.0
 
     def _rounds_state(self) -> bool:
-        """Whether state of bfloat16 is rounded stochastically."""
-        return self.stochastic_rounding or (
-            self.state_dtype is not None and _dtype(self.state_dtype).name == "bfloat16"
-        )
+        """Whether state of bfloat16 or 8 bits is rounded stochastically."""
+        if self.stochastic_rounding or self.state_dtype is None:
+            return self.stochastic_rounding
+        return is_8bit(self.state_dtype) or _dtype(self.state_dtype).name == "bfloat16"
 
     def _check_settings(self) -> None:
         for name in (*self.settings, *LATER):
             setattr(self, name, self._checked(name, getattr(self, name)))
-        if self.state_dtype is not None:
+        if is_8bit(self.state_dtype):
+            check_rule(self.rule, type(self).__name__)
+        elif self.state_dtype is not None:
             _dtype(self.state_dtype)
         backends.check_name(self.backend)
 
@@ -233,7 +235,7 @@ class Optimizer:
         """What is kept if the arrays are the same, else a selection of new rows, which takes the hyper of ``row``."""
         names, arrays = list(params), list(params.values())
         slots = [slot for slot in self.rule.slots if slot in self.rule.required + self._options()]
-        rounds = self.stochastic_rounding, self._rounds_state()
+        rounds = self.stochastic_rounding, self._rounds_state(), is_8bit(self.state_dtype)
         key = (names, slots, self.backend, rounds)
         kept, self._kept = self._kept, None  # until all is well again
         if kept is not None and key == kept.key and kept.params.same(arrays) and _look(arrays) == kept.look:
@@ -252,7 +254,7 @@ class Optimizer:
                 (
                     stored(param, self.stochastic_rounding),
                     grad,
-                    *(stored(state[name].get(slot), self._rounds_state()) for slot in slots_of(self.rule)[2:]),
+                    *(self._stored(state[name], slot) for slot in slots_of(self.rule)[2:]),
                 ),
                 whereabouts=in_model(places[name]),
             )
@@ -283,11 +285,21 @@ class Optimizer:
         """The state of one parameter, in its memory, with what is not there yet made new."""
         memory_of(param, f"param {name!r}")
         old = self._state.get(name, {})
-        dtype = param.dtype if self.state_dtype is None else _dtype(self.state_dtype)
+        if is_8bit(self.state_dtype):
+            encoded = [array_codes.encoded(param, old, self.rule, slot) for slot in slots]
+            return {name: array for entries in encoded for name, array in entries.items()}
+        dtype = None if self.state_dtype is None else _dtype(self.state_dtype)
+        old = array_codes.decoded(old, self.rule, np.dtype(np.float32) if dtype is None else dtype)
         return {
-            slot: moved_to(old[slot], param) if slot in old else full_like(param, self._initial(), dtype)
+            slot: moved_to(old[slot], param)
+            if slot in old
+            else full_like(param, self._initial(), param.dtype if dtype is None else dtype)
             for slot in slots
         }
+
+    def _stored(self, state: Mapping[str, Any], slot: str) -> Any:
+        """A slot as a :class:`~gpuopt.plan.Tensor` takes it; None where it is absent."""
+        return array_codes.found(state, self.rule, slot) or stored(state.get(slot), self._rounds_state())
 
 
 def _look(arrays: Sequence[Any]) -> tuple[list[Any], ...]:
@@ -412,7 +424,8 @@ class RMSProp(Optimizer):
         decay_rate: :math:`\alpha`.
         eps: :math:`\epsilon`, added after the square root.
         momentum: Of the scaled gradients; none when 0.
-        centered: Whether to divide by an estimate of the deviation instead of the raw second moment.
+        centered: Whether to divide by an estimate of the deviation instead of the raw second moment, which is taken
+            for at least a sixteenth of the latter where state is in 8 bits.
         **common: See :class:`Common`.
     """
 
@@ -441,7 +454,8 @@ class RMSProp(Optimizer):
         return ("grad_avg",) * bool(self.centered) + ("momentum_buffer",) * bool(self.momentum)
 
     def _hyper(self, step: int) -> tuple[float, ...]:
-        return rmsprop.hyper_at(step, self.lr, self.decay_rate, self.eps, self.momentum)
+        least_share = LEAST_SHARE if self.centered and is_8bit(self.state_dtype) else -1.0
+        return rmsprop.hyper_at(step, self.lr, self.decay_rate, self.eps, self.momentum, least_share)
 
 
 class Adam(Optimizer):
@@ -586,10 +600,12 @@ def _dtype(state_dtype: Any) -> np.dtype[Any]:
         dtype: np.dtype[Any] = np.dtype(state_dtype)
         if dtype.name in BY_DTYPE and dtype.isnative:
             return dtype
-        raise ValueError(f"state_dtype must be {', '.join(BY_DTYPE)} in native byte order or None, but is {dtype}")
+        raise ValueError(
+            f"state_dtype must be {', '.join(BY_DTYPE)} in native byte order, {BITS!r} or None, but is {dtype}"
+        )
     except TypeError:
         hint = ", which needs ml_dtypes to be imported" if state_dtype == "bfloat16" else ""
-        raise TypeError(f"state_dtype must be a dtype or None, but is {state_dtype!r}{hint}") from None
+        raise TypeError(f"state_dtype must be a dtype, {BITS!r} or None, but is {state_dtype!r}{hint}") from None
 
 
 def _paired(params: Mapping[str, Any], grads: Mapping[str, Any]) -> tuple[dict[str, Any], list[Any]]:

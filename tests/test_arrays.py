@@ -381,7 +381,7 @@ BAD = {
     "state_dtype": (
         lambda o, p, g: (setattr(o, "state_dtype", "float33"), o.update({**p, "new": p["w1"]}, {**g, "new": g["w1"]})),
         TypeError,
-        "state_dtype must be a dtype or None, but is 'float33'",
+        "state_dtype must be a dtype, '8bit' or None, but is 'float33'",
     ),
     "backend": (
         lambda o, p, g: (setattr(o, "backend", "fast"), o.update(p, g)),
@@ -419,7 +419,10 @@ def test_bad_input_is_refused_and_changes_nothing(case, started):
         (lambda: Adam(backend="fast"), "backend must be one of numba, numpy, cupy, triton or None, but is 'fast'"),
         (lambda: SGD(backend=["numpy"]), r"backend must be one of numba, .* or None, but is \['numpy'\]"),
         (lambda: AdamW(state_dtype="int64"), "state_dtype must be float32, .* or None, but is int64"),
-        (lambda: Adam(state_dtype=">f4"), "state_dtype must be float32, .* in native byte order or None, but is >f4"),
+        (
+            lambda: Adam(state_dtype=">f4"),
+            "state_dtype must be float32, .* in native byte order, '8bit' or None, but is >f4",
+        ),
         (lambda: SGD(lr=-0.1), "lr must be a finite number >= 0, but is -0.1"),
         (lambda: SGD(lr=float("nan")), "lr must be a finite number >= 0, but is nan"),
         (lambda: SGD(lr=10**400), "lr must be a finite number >= 0, but is 1000"),

@@ -1,0 +1,98 @@
+"""State in 8 bits of NumPy and CuPy arrays: made in the order of their parameter's memory, by the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gpuopt.eight_bit import decode, encode, format_of, lacking, names_of, planes_of
+from gpuopt.kernels.formats import EIGHT_BIT
+from gpuopt.kernels.rules import Rule
+from gpuopt.memory import full_like, library_of, memory_of, moved_to, on_device_of, to_host
+from gpuopt.plan import Stored
+
+
+def check(state: Mapping[str, Any], rule: Rule, name: str) -> None:
+    """Refuses state of the parameter called ``name`` that is not what :mod:`gpuopt.arrays` makes.
+
+    Raises:
+        TypeError: An entry is not an array that gpuopt reads.
+        ValueError: An entry is missing or unknown, or there is not a scale for every block of codes.
+    """
+    planes = planes_of(rule)
+    slots = [slot for slot in rule.slots if slot in rule.required or not {slot, *names_of(slot)}.isdisjoint(state)]
+    if not set(state) <= {*rule.slots, *planes} or any(lacking(slot, state) for slot in slots):
+        raise ValueError(f"state of {name} must have slots of {rule.slots}, but has {tuple(state)}")
+    for entry, array in state.items():
+        memory_of(array, f"{entry} {name}", planes.get(entry))
+    for slot in slots:
+        names = names_of(slot)
+        if names.codes in state and names.scales in state:
+            entries = planes[names.scales].entries(state[names.codes].size)
+            if state[names.scales].shape != (entries,):
+                raise ValueError(
+                    f"{names.scales} {name} must have the shape {(entries,)}, an entry for every "
+                    f"{planes[names.scales].block} codes, but has {state[names.scales].shape}"
+                )
+
+
+def found(state: Mapping[str, Any], rule: Rule, slot: str) -> Stored | None:
+    """A slot that is in 8 bits; None where it is not there, or with its values, which go before any codes."""
+    names = names_of(slot)
+    if slot in state or names.codes not in state:
+        return None
+    return Stored(format_of(rule, slot), (state[names.codes], state[names.scales]))
+
+
+def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[str, Any]:
+    """The entries of a slot in 8 bits where ``param`` is: those there are, if they are in its order, or new ones."""
+    names, there = names_of(slot), found(old, rule, slot)
+    format = format_of(rule, slot)
+    if there is not None:
+        codes, scales = there.planes
+        if codes.shape != param.shape or moved_to(codes, param, format.planes[0]) is codes:
+            return {names.codes: codes, names.scales: scales}
+        values = _values(there)
+    elif slot in old:
+        values = to_host(old[slot])
+        if values.shape != param.shape:
+            return {slot: old[slot]}  # for a check to refuse
+    else:
+        blocks = np.zeros(format.planes[1].entries(param.size), np.float32)
+        return {names.codes: full_like(param, 0, np.uint8), names.scales: _beside(param, blocks)}
+    axes = _axes(param)
+    codes, scales = encode(values.transpose(axes).reshape(-1), format)
+    codes = codes.reshape([param.shape[axis] for axis in axes]).transpose(np.argsort(axes))
+    return {names.codes: moved_to(codes, param, format.planes[0]), names.scales: _beside(param, scales)}
+
+
+def decoded(state: Mapping[str, Any], rule: Rule, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """State with arrays of ``dtype`` on the host in place of what is in 8 bits."""
+    stored = {slot: found(state, rule, slot) for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT}
+    values = {slot: _values(each).astype(dtype) for slot, each in stored.items() if each is not None}
+    return {**state, **values}
+
+
+def _values(stored: Stored) -> np.ndarray[Any, Any]:
+    """The values of a slot, of the shape and in the order of its codes, on the host."""
+    codes, scales = stored.planes
+    axes = _axes(codes)
+    values = decode(to_host(codes).transpose(axes).reshape(-1), to_host(scales), stored.format)
+    return values.reshape([codes.shape[axis] for axis in axes]).transpose(np.argsort(axes))
+
+
+def _axes(array: Any) -> Sequence[int]:
+    """The axes of an array in the order of its memory, the slowest first."""
+    return sorted(range(array.ndim), key=lambda axis: (abs(array.strides[axis]), -axis), reverse=True)
+
+
+def _beside(param: Any, array: np.ndarray[Any, Any]) -> Any:
+    """An array of the host where ``param`` is."""
+    if library_of(param) != "cupy":
+        return array
+    import cupy
+
+    with on_device_of(param):
+        return cupy.asarray(array)
