@@ -99,7 +99,7 @@ def sections(found: Info) -> Iterator[tuple[str, Section]]:
 def _choices() -> Iterator[tuple[str, str]]:
     """Each way to keep parameters and state, and its bytes."""
     for choice in choices():
-        bytes_ = f"{choice.stored:2} per parameter, {choice.moved} moved in a step"
+        bytes_ = f"{choice.stored:6g} per parameter, {choice.moved:g} moved in a step"
         yield choice.dtype, f"{bytes_}: {choice.options}" if choice.options else bytes_
 
 

@@ -15,7 +15,7 @@ import torch
 import gpuopt
 from gpuopt.footprint import Choice, choices
 
-NUMEL = 1000
+NUMEL = 1024
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -35,5 +35,6 @@ def test_bytes_are_those_of_an_optimizer(choice: Choice) -> None:
 
 def test_the_readme_has_them() -> None:
     for choice in choices():
-        cells = [choice.dtype, f"`{choice.options}`" if choice.options else "", str(choice.stored), str(choice.moved)]
+        sizes = [f"{choice.stored:g}", f"{choice.moved:g}"]
+        cells = [choice.dtype, f"`{choice.options}`" if choice.options else "", *sizes]
         assert f"| {' | '.join(cells)} |".replace("|  |", "| |") in README
