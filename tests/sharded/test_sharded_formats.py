@@ -41,6 +41,7 @@ def test_bits_are_those_of_one_process(worlds: Worlds, layout: str, size: int) -
 CUT_TWICE = [
     (torch.bfloat16, {"stochastic_rounding": True}, True),
     (torch.float32, {"state_dtype": torch.bfloat16}, True),
+    (torch.float32, {"state_dtype": "8bit"}, True),
     (torch.float32, {"stochastic_rounding": True}, False),
     (torch.bfloat16, {"stochastic_rounding": True, "master_weights": True, "state_dtype": torch.float32}, False),
 ]
@@ -49,7 +50,7 @@ CUT_TWICE = [
 def test_where_a_place_cannot_be_told(worlds: Worlds) -> None:
     for dtype, options, is_refused in CUT_TWICE:
         for said in worlds(4).run(stepped_where_cut_twice, dtype, options):
-            start = "stochastic_rounding must be False, and state_dtype not bfloat16, for param 0 of group 0"
+            start = "stochastic_rounding must be False, and state_dtype neither bfloat16 nor '8bit', for param 0 of"
             assert said.startswith(start) if is_refused else said == "nothing"
 
 
