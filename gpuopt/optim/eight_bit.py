@@ -25,10 +25,12 @@ VALUES = "values"
 def encode(values: torch.Tensor, format: Format) -> tuple[torch.Tensor, torch.Tensor]:
     """Codes and scales of a tensor, placed and laid out as it is; see :func:`gpuopt.eight_bit.encode`."""
     own = local(values).detach()
-    codes, scales = eight_bit.encode(_in_order(own).float().cpu().numpy(), format)
-    made = torch.empty_like(values.detach(), dtype=torch.uint8)
-    _in_order(local(made)).copy_(torch.from_numpy(codes))
-    return made, torch.from_numpy(scales).to(own.device)
+    encoded = eight_bit.encode(_in_order(own).float().cpu().numpy(), format)
+    codes = torch.empty_like(values.detach(), dtype=torch.uint8)
+    scales = torch.empty(len(encoded[1]), dtype=torch.float32, device=own.device)
+    for made, array in zip((_in_order(local(codes)), scales), encoded, strict=True):
+        made.copy_(torch.from_numpy(array))
+    return codes, scales
 
 
 def decode(
