@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from gpuopt.eight_bit import decode, encode, format_of, lacking, names_of, planes_of
 from gpuopt.kernels.formats import EIGHT_BIT
 from gpuopt.kernels.rules import Rule
-from gpuopt.memory import full_like, library_of, memory_of, moved_to, on_device_of, to_host
+from gpuopt.memory import axes_of, full_like, library_of, memory_of, moved_to, on_device_of, to_host
 from gpuopt.plan import Stored
 
 
@@ -62,7 +62,7 @@ def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[s
     else:
         blocks = np.zeros(format.planes[1].entries(param.size), np.float32)
         return {names.codes: full_like(param, 0, np.uint8), names.scales: _beside(param, blocks)}
-    axes = _axes(param)
+    axes = axes_of(param)
     codes, scales = encode(values.transpose(axes).reshape(-1), format)
     codes = codes.reshape([param.shape[axis] for axis in axes]).transpose(np.argsort(axes))
     return {names.codes: moved_to(codes, param, format.planes[0]), names.scales: _beside(param, scales)}
@@ -78,14 +78,9 @@ def decoded(state: Mapping[str, Any], rule: Rule, dtype: np.dtype[Any]) -> dict[
 def _values(stored: Stored) -> np.ndarray[Any, Any]:
     """The values of a slot, of the shape and in the order of its codes, on the host."""
     codes, scales = stored.planes
-    axes = _axes(codes)
+    axes = axes_of(codes)
     values = decode(to_host(codes).transpose(axes).reshape(-1), to_host(scales), stored.format)
     return values.reshape([codes.shape[axis] for axis in axes]).transpose(np.argsort(axes))
-
-
-def _axes(array: Any) -> Sequence[int]:
-    """The axes of an array in the order of its memory, the slowest first."""
-    return sorted(range(array.ndim), key=lambda axis: (abs(array.strides[axis]), -axis), reverse=True)
 
 
 def _beside(param: Any, array: np.ndarray[Any, Any]) -> Any:

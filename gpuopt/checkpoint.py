@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from gpuopt.memory import to_host
+from gpuopt.memory import axes_of, to_host
 
 _ABOUT = "about"
 
@@ -23,17 +23,19 @@ def save(path: str | os.PathLike[str], state_dict: dict[str, Any]) -> None:
         TypeError: A parameter's name is not a string.
     """
     arrays: dict[str, np.ndarray[Any, Any]] = {}
-    index: dict[str, dict[str, tuple[str, str]]] = {}
+    index: dict[str, dict[str, tuple[str, str, *tuple[int, ...]]]] = {}
     for name, slots in state_dict["state"].items():
         if not isinstance(name, str):
             raise TypeError(f"to be saved, the name of a parameter must be a string, but is {name!r}")
         index[name] = {}
         for slot, array in slots.items():
             key = f"array{len(arrays)}"
-            host = to_host(array)
+            # npz knows no order of axes, by which codes have their scales: they are put in it, and it beside them.
+            axes = axes_of(array)
+            host = to_host(array).transpose(axes)
             # npz knows no bfloat16: its bits are stored, and its name beside them.
             arrays[key] = host.view(np.uint16) if host.dtype.name == "bfloat16" else host
-            index[name][slot] = key, host.dtype.name
+            index[name][slot] = key, host.dtype.name, *axes
     about = json.dumps({**state_dict, "state": index})
     target = Path(path).resolve()
     partial = target.with_name(f".{target.name}.{os.getpid()}-{get_ident()}.partial")
@@ -57,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
         with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             state_dict: dict[str, Any] = json.loads(str(file[_ABOUT]))
             state_dict["state"] = {
-                name: {slot: _restored(file[key], dtype) for slot, (key, dtype) in slots.items()}
+                name: {slot: _restored(file[key], dtype, axes) for slot, (key, dtype, *axes) in slots.items()}
                 for name, slots in state_dict["state"].items()
             }
     except (AttributeError, BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
@@ -65,9 +67,10 @@ def load(path: str | os.PathLike[str]) -> dict[str, Any]:
     return state_dict
 
 
-def _restored(array: np.ndarray[Any, Any], dtype: str) -> np.ndarray[Any, Any]:
+def _restored(array: np.ndarray[Any, Any], dtype: str, axes: list[int]) -> np.ndarray[Any, Any]:
+    """What was saved; files of earlier versions have no order of axes, which is that of the array then."""
     if dtype == "bfloat16":
         import ml_dtypes
 
-        return array.view(ml_dtypes.bfloat16)
-    return array
+        array = array.view(ml_dtypes.bfloat16)
+    return array.transpose(np.argsort(axes)) if axes else array

@@ -241,6 +241,11 @@ def to_host(array: Any) -> np.ndarray[Any, Any]:
     return host
 
 
+def axes_of(array: Any) -> tuple[int, ...]:
+    """The axes of a NumPy or CuPy array in the order of its memory, the slowest first."""
+    return tuple(sorted(range(array.ndim), key=lambda axis: (abs(array.strides[axis]), -axis), reverse=True))
+
+
 def moved_to(array: Any, like: Any, wanted: Plane | None = None) -> Any:
     """``array`` itself if it is where ``like`` is and in its axis order, else a copy that is.
 
