@@ -51,6 +51,7 @@ assert_type(scaler, gpuopt.optim.GradScaler)
 assert_type(scaler.step(optimizer), float | None)
 assert_type(gpuopt.SGD(model.parameters(), momentum=0.9), gpuopt.optim.SGD)
 assert_type(RMSprop(model.parameters(), fused=True, state_dtype=torch.bfloat16), gpuopt.optim.RMSprop)
+gpuopt.AdamW(model.parameters(), state_dtype="8bit").state_dict_as(torch.float32)
 assert_type(Adagrad([{"params": model.parameters(), "lr": 0.1}]), gpuopt.optim.Adagrad)
 arrays = gpuopt.arrays.Adam(lr=1e-3, weight_decay=0.1, backend="numpy")
 assert_type(arrays, gpuopt.arrays.Adam)
@@ -58,6 +59,7 @@ assert_type((arrays.lr, arrays.iter, arrays.maximize, arrays.backend), tuple[flo
 assert_type(arrays.choice, gpuopt.backends.Choice | None)
 arrays.update({"w": np.zeros(3)}, {"w": np.ones(3)})
 gpuopt.arrays.AdamW(weight_decay=0.1, amsgrad=True, state_dtype=np.float32).state_dtype = "float64"
+gpuopt.arrays.RMSProp(state_dtype="8bit").state_dtype = None
 hyper = adam.hyper_at(step=1, lr=0.001, beta1=0.9, beta2=0.999, eps=1e-8)
 p, g, m, v = np.zeros((4, 3))
 gpuopt.arrays.step("adam", [p], [g], {"exp_avg": [m], "exp_avg_sq": [v]}, hyper)
@@ -70,6 +72,8 @@ WRONG = [
     "gpuopt.AdamW(params, grad_norm=1.0)",
     "gpuopt.SGD(params, betas=(0.9, 0.99))",
     "gpuopt.RMSprop(params, zero_grads=1)",
+    "gpuopt.RMSprop(params, state_dtype='8 bit')",
+    "gpuopt.SGD(params).state_dict_as('float32')",
     "gpuopt.Adam(params).averaged_weigths()",
     "gpuopt.GradScaler(5)",
     "gpuopt.arrays.Adam(betas=(0.9, 0.99))",
