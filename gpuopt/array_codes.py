@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuopt.eight_bit import decode, encode, format_of, lacking, names_of, planes_of
+from gpuopt.eight_bit import decode, encode, format_of, lacking, names_of, planes_of, reduced, restored
 from gpuopt.kernels.formats import EIGHT_BIT
 from gpuopt.kernels.rules import Rule
 from gpuopt.memory import axes_of, full_like, library_of, memory_of, moved_to, on_device_of, to_host
@@ -54,11 +54,11 @@ def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[s
         codes, scales = there.planes
         if codes.shape != param.shape or moved_to(codes, param, format.planes[0]) is codes:
             return {names.codes: codes, names.scales: scales}
-        values = _values(there)
+        values = _decoded(there)
     elif slot in old:
-        values = to_host(old[slot])
-        if values.shape != param.shape:
+        if old[slot].shape != param.shape:
             return {slot: old[slot]}  # for a check to refuse
+        values = reduced(rule, slot, {name: to_host(array) for name, array in old.items()})
     else:
         blocks = np.zeros(format.planes[1].entries(param.size), np.float32)
         return {names.codes: full_like(param, 0, np.uint8), names.scales: _beside(param, blocks)}
@@ -70,13 +70,17 @@ def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[s
 
 def decoded(state: Mapping[str, Any], rule: Rule, dtype: np.dtype[Any]) -> dict[str, Any]:
     """State with arrays of ``dtype`` on the host in place of what is in 8 bits."""
-    stored = {slot: found(state, rule, slot) for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT}
-    values = {slot: _values(each).astype(dtype) for slot, each in stored.items() if each is not None}
-    return {**state, **values}
+
+    def values_of(slot: str) -> Any:
+        stored = found(state, rule, slot)
+        return state.get(slot) if stored is None else _decoded(stored)
+
+    coded = [slot for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT and found(state, rule, slot) is not None]
+    return {**state, **{slot: restored(rule, slot, values_of).astype(dtype) for slot in coded}}
 
 
-def _values(stored: Stored) -> np.ndarray[Any, Any]:
-    """The values of a slot, of the shape and in the order of its codes, on the host."""
+def _decoded(stored: Stored) -> np.ndarray[Any, Any]:
+    """What the codes of a slot say, of their shape and in their order, on the host."""
     codes, scales = stored.planes
     axes = axes_of(codes)
     values = decode(to_host(codes).transpose(axes).reshape(-1), to_host(scales), stored.format)

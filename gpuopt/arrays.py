@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from gpuopt import array_codes, backends, checkpoint
-from gpuopt.eight_bit import BITS, LEAST_SHARE, EightBit, check_rule, is_8bit
+from gpuopt.eight_bit import BITS, EightBit, check_rule, is_8bit
 from gpuopt.kernels.formats import BY_DTYPE
 from gpuopt.kernels.prologue import Prologue, prologue_at
 from gpuopt.kernels.random import check_seed, key_at
@@ -424,8 +424,7 @@ class RMSProp(Optimizer):
         decay_rate: :math:`\alpha`.
         eps: :math:`\epsilon`, added after the square root.
         momentum: Of the scaled gradients; none when 0.
-        centered: Whether to divide by an estimate of the deviation instead of the raw second moment, which is taken
-            for at least a sixteenth of the latter where state is in 8 bits.
+        centered: Whether to divide by an estimate of the deviation instead of the raw second moment.
         **common: See :class:`Common`.
     """
 
@@ -454,8 +453,7 @@ class RMSProp(Optimizer):
         return ("grad_avg",) * bool(self.centered) + ("momentum_buffer",) * bool(self.momentum)
 
     def _hyper(self, step: int) -> tuple[float, ...]:
-        least_share = LEAST_SHARE if self.centered and is_8bit(self.state_dtype) else -1.0
-        return rmsprop.hyper_at(step, self.lr, self.decay_rate, self.eps, self.momentum, least_share)
+        return rmsprop.hyper_at(step, self.lr, self.decay_rate, self.eps, self.momentum)
 
 
 class Adam(Optimizer):

@@ -6,7 +6,7 @@ codes for values. Codes have the shape of the parameter; blocks are of codes tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
@@ -20,14 +20,10 @@ EightBit = Literal["8bit"]
 BITS: EightBit = "8bit"
 """What a ``state_dtype`` is called that is no dtype."""
 
-LEAST_SHARE = 1 / 16
-"""Of the mean of squares, what a centered RMSprop takes for its variance at least, with state in 8 bits: the difference
-of two averages of so few bits can be anything, and negative."""
-
 _AT_ONCE = BLOCK << 11
 """Elements, so that temporaries stay small."""
 
-_HALF = 0x80000000
+_HALF = 0x8000
 """Random bits that round to nearest."""
 
 Array = np.ndarray[Any, Any]
@@ -87,6 +83,23 @@ def check_rule(rule: Rule, owner: str) -> None:
                 f"state_dtype must not be {BITS!r} for {owner}, whose {slot} only grows, so that what is added to it "
                 "would soon be less than half a unit of 8 bits"
             )
+
+
+def reduced(rule: Rule, slot: str, state: Mapping[str, Any]) -> Any:
+    """What is encoded of a slot, of whose values ``state`` has an array, as of all other slots that are there."""
+    relation = rule.relation
+    if relation is None or relation.numpy_reduce is None:
+        return state[slot]
+    values = [state.get(each, 0.0 if each in rule.required else None) for each in rule.slots]
+    return relation.numpy_reduce(*values)[rule.slots.index(slot)]
+
+
+def restored(rule: Rule, slot: str, values_of: Callable[[str], Any]) -> Any:
+    """The values of a slot, of what ``values_of`` says was decoded of any, None where one is absent."""
+    relation = rule.relation
+    if relation is None or relation.numpy_reduce is None:
+        return values_of(slot)
+    return relation.numpy_restore(None, *map(values_of, rule.slots))[rule.slots.index(slot)]
 
 
 def is_8bit(state_dtype: Any) -> TypeGuard[EightBit]:

@@ -2,7 +2,8 @@
 
 1. It is for every class whose rule has no sum, and takes a byte and a thirty-second for an element of a slot, as codes
    and scales under names of their own. A sum is refused.
-2. A step is the oracle's: values of codes and scales, the rule in the compute dtype, and codes and scales of those by
+2. A step is the oracle's: values of codes and scales, the relation of the rule's slots restored, the rule in the compute
+   dtype, what of that is stored, and codes and scales of it by
    the random bits of their places, block by block in the order of the parameter's memory; of every shape and layout.
 3. All else that an optimizer does it does beside it: what changes no bit of other steps changes none here, and an
    original of 32 bits has the bits of a float32 parameter.
@@ -50,7 +51,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 HYPER: dict[str, Callable[[int], tuple[float, ...]]] = {
     "Adam": lambda step: adam.hyper_at(step, 0.01, 0.8, 0.9, 1e-6),
     "AdamW": lambda step: adam.hyper_at(step, 0.01, 0.8, 0.9, 1e-6),
-    "RMSprop": lambda step: rmsprop.hyper_at(step, 0.01, 0.9, 1e-6, 0.5, 1 / 16),
+    "RMSprop": lambda step: rmsprop.hyper_at(step, 0.01, 0.9, 1e-6, 0.5),
     "SGD": lambda step: sgd.hyper_at(step, 0.1, 0.9, 0.2),
 }
 
@@ -201,12 +202,16 @@ def test_a_step_is_the_oracles(name: str, backend: str, dtype: torch.dtype) -> N
                 for slot in rule.slots
             ]
             with np.errstate(all="ignore"):
+                if rule.relation is not None:
+                    values = rule.relation.numpy_restore(hyper, *values)
                 expected[index], *values = rule.numpy_form(p, g, hyper, *values)
+                if rule.relation is not None and rule.relation.numpy_reduce is not None:
+                    values = rule.relation.numpy_reduce(*values)
             place = index * MOST_NUMEL + np.arange(p.size)
             low, high = place.astype(np.uint32), (place >> 32).astype(np.uint32)
             for number, (slot, value) in enumerate(zip(rule.slots, values, strict=True), start=2):
                 if value is not None:
-                    random = random_bits(low, high, slot_key(*keys, number))
+                    random = random_bits(number)(low, high, slot_key(*keys, number))
                     stored[index][slot] = blocks.store(formats[slot], value, random)
                     codes, scales = (optimizer.state[param][each] for each in eight_bit.names_of(slot))
                     assert in_order(codes).tobytes() == stored[index][slot][0].tobytes(), (slot, index)

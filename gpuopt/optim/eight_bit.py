@@ -33,14 +33,23 @@ def encode(values: torch.Tensor, format: Format) -> tuple[torch.Tensor, torch.Te
     return codes, scales
 
 
-def decode(
-    codes: torch.Tensor, scales: torch.Tensor, format: Format, dtype: torch.dtype = torch.float32
-) -> torch.Tensor:
-    """The values of codes, placed and laid out as they are, rounded to ``dtype``."""
+def decode(codes: torch.Tensor, scales: torch.Tensor, format: Format) -> torch.Tensor:
+    """What codes say, in float32, placed and laid out as they are; see :func:`gpuopt.eight_bit.decode`."""
     own = _in_order(local(codes)).cpu().numpy()
-    made = torch.empty_like(codes, dtype=dtype)
+    made = torch.empty_like(codes, dtype=torch.float32)
     _in_order(local(made)).copy_(torch.from_numpy(eight_bit.decode(own, scales.cpu().numpy(), format)))
     return made
+
+
+def values_in(state: Mapping[str, Any], rule: Rule, slot: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """The values of a slot that is in 8 bits, placed and laid out as its codes, rounded to ``dtype``."""
+
+    def decoded(name: str) -> torch.Tensor | None:
+        found = encoded_in(state, name)
+        return state.get(name) if found is None else decode(*found, format_of(rule, name))
+
+    values: torch.Tensor = eight_bit.restored(rule, slot, decoded)
+    return values.to(dtype)
 
 
 def zeros(param: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -83,9 +92,9 @@ def check_entries(state: Mapping[str, Any], rule: Rule, name: str) -> None:
 def as_saved(state: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
     """The state of a parameter as state dicts have it, which distributed checkpoints can reshard.
 
-    Of a DTensor whose blocks no sharding cuts, scales are one too. Of any other, values are in place of codes, under
-    whose name a flat checkpoint is loaded, and in a dict of their own, so that they are never cast to codes, nor codes
-    to them.
+    Of a DTensor whose blocks no sharding cuts, scales are one too. Of any other, what codes say is in place of them,
+    under whose name a flat checkpoint is loaded, and in a dict of its own, so that it is never cast to codes, nor codes
+    to it.
     """
     saved = dict(state)
     for slot in rule.slots:
@@ -108,15 +117,12 @@ def as_values(state: Mapping[str, Any], rule: Rule, dtype: torch.dtype) -> dict[
         if found is not None:
             for name in names_of(slot):
                 del saved[name]
-            saved[slot] = decode(*found, format_of(rule, slot), dtype)
+            saved[slot] = values_in(state, rule, slot, dtype)
     return saved
 
 
 def as_kept(saved: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
-    """What :func:`as_saved` was made of, but for values, which are still to be encoded.
-
-    Where a flat checkpoint has no entry of a name, torch has put an empty dict.
-    """
+    """What :func:`as_saved` was made of. Of what a flat checkpoint has not, torch has put an empty dict."""
     state = dict(saved)
     for slot in rule.slots:
         names = names_of(slot)
@@ -125,8 +131,8 @@ def as_kept(saved: Mapping[str, Any], rule: Rule) -> dict[str, Any]:
             if isinstance(entry, dict):
                 del state[name]
         if isinstance(codes, dict) and VALUES in codes:
-            state.setdefault(slot, codes[VALUES])
-        if isinstance(scales, torch.Tensor):
+            state[names.codes], state[names.scales] = encode(codes[VALUES], format_of(rule, slot))
+        elif isinstance(scales, torch.Tensor):
             state[names.scales] = local(scales).reshape(-1)
     return state
 

@@ -6,7 +6,6 @@ from typing import Any, Unpack
 
 import torch
 
-from gpuopt.eight_bit import BITS, LEAST_SHARE
 from gpuopt.kernels.rules import RULES
 from gpuopt.optim.base import Fused, Group
 from gpuopt.optim.extras import Extras
@@ -19,8 +18,7 @@ class RMSprop(Fused, torch.optim.RMSprop):
     .. math:: v \leftarrow v + (g^2 - v)(1 - \alpha), \qquad p \leftarrow p - \eta \frac{g}{\sqrt{v} + \epsilon}
 
     Arguments up to ``differentiable``, which must be False, are torch's, and ``foreach`` chooses nothing. The others
-    are those of :class:`~gpuopt.optim.extras.Extras`, and ``fused`` as in :class:`~gpuopt.optim.extras.Options`. With
-    ``centered`` and state in 8 bits the variance is taken for at least a sixteenth of the mean of squares.
+    are those of :class:`~gpuopt.optim.extras.Extras`, and ``fused`` as in :class:`~gpuopt.optim.extras.Options`.
     Sources and the other forms: :mod:`gpuopt.kernels.rules.rmsprop`.
     """
 
@@ -52,5 +50,4 @@ class RMSprop(Fused, torch.optim.RMSprop):
         return ("grad_avg",) * bool(group["centered"]) + ("momentum_buffer",) * bool(group["momentum"] > 0)
 
     def _settings(self, group: Group) -> tuple[Any, ...]:
-        least_share = LEAST_SHARE if group["centered"] and self.state_dtype == BITS else -1.0
-        return group["alpha"], group["eps"], group["momentum"], least_share
+        return group["alpha"], group["eps"], group["momentum"]

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpuopt.eight_bit import BITS, EightBit, entries_of, format_of, lacking, names_of
+from gpuopt.eight_bit import BITS, EightBit, entries_of, format_of, lacking, names_of, reduced
 from gpuopt.kernels.rules import Rule
-from gpuopt.optim.eight_bit import check_entries, decode, encode, encoded_in, zeros
+from gpuopt.optim.eight_bit import check_entries, decode, encode, encoded_in, values_in, zeros
 from gpuopt.optim.originals import MASTER, NARROW, REMAINDER, MasterWeights, original_in, remainder_dtype, values_of
 from gpuopt.optim.shards import local
 
@@ -63,7 +63,7 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
             continue
         found = encoded_in(state, slot)
         if found is not None:
-            state[slot] = decode(*found, format_of(wanted.rule, slot), dtype or torch.float32)
+            state[slot] = values_in(state, wanted.rule, slot, dtype or torch.float32)
         if state.get(slot) is None:
             state[slot] = _full_like(base, wanted.initial, dtype or (torch.float32 if is_mastered else None))
         for name in names_of(slot):
@@ -88,7 +88,8 @@ def encoded(
 
     A slot that is there with values, as after loading what is not in 8 bits, goes before any codes.
     """
-    made, format, values = encoded_in(state, slot), format_of(rule, slot), state.get(slot)
+    made, format = encoded_in(state, slot), format_of(rule, slot)
+    values = None if state.get(slot) is None else reduced(rule, slot, state)
     if made is not None and not _is_laid_out_like(param, made[0]):
         values = decode(*made, format)
     elif made is None and values is None and initial:

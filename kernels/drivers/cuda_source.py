@@ -175,8 +175,8 @@ static __device__ inline void store_some(const T (&values)[N], const R& bits, lo
     store(entries<S, N>()...);
 }
 
-// The codes of N elements of a block, of which so many are left, and, by one thread, its scale, by its largest magnitude
-// in all THREADS that hold it and follow each other in a warp.
+// The codes of N elements of a block, of which so many are left, by the largest magnitude in all THREADS that hold it,
+// which follow each other in a warp; the first of them stores its scale.
 template <class F, int THREADS, class T, int N, class R>
 static __device__ inline entries<unsigned char, N> codes_of(
     const T (&values)[N], const R& bits, float top, float* scale_at, long long left) {
@@ -363,7 +363,8 @@ def _pass(slots: list[_Slot], count: int, is_full: bool) -> list[str]:
             lines += [f"{store}(g_at, entries<{slot.stored}, {count}>(), {end});"]
         elif slot.top is not None:
             left = str(count) if is_full else "left"
-            codes = f"codes_of<{slot.form}, {BLOCK // count}>({slot.name}, {slot.bits}, {slot.top!r}f, {slot.name}_at1, {left})"
+            arguments = f"{slot.name}, {slot.bits}, {slot.top!r}f, {slot.name}_at1, {left}"
+            codes = f"codes_of<{slot.form}, {BLOCK // count}>({arguments})"
             lines += [f"{store}({slot.name}_at, {codes}{some});"]
         else:
             name = f"store_{'whole' if is_full else 'some'}<{slot.form}>"

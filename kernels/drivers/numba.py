@@ -256,11 +256,10 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     state = len(variant.rule.slots)
     call = _CALLS[state]
     relation = variant.relation
-    has_reduced = relation is not None and relation.numpy_reduce is not None
     restore_form = relation and register_jitable(relation.numpy_restore)
-    reduce_form = register_jitable(relation.numpy_reduce) if has_reduced else None
-    restore = _RESTORES[state] if relation else _leave_state
-    reduce = _REDUCES[state] if has_reduced else _leave_state
+    reduce_form = relation and relation.numpy_reduce and register_jitable(relation.numpy_reduce)
+    restore = _RESTORES[state] if restore_form else _leave_state
+    reduce = _REDUCES[state] if reduce_form else _leave_state
     before, fields, after = len(Prologue._fields), len(variant.rule.hyper_fields), len(Epilogue._fields)
     key_at = before + fields + after
     compute = variant.compute.type

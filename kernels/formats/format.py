@@ -108,8 +108,7 @@ class Format:
     @cached_property
     def itemsize(self) -> float:
         """Bytes per element, of all planes; of blocks that are whole."""
-        sizes = [plane.storage.itemsize / plane.block for plane in self.planes]
-        return int(sum(sizes)) if sum(sizes).is_integer() else sum(sizes)
+        return sum(plane.storage.itemsize / plane.block for plane in self.planes)
 
     def nbytes(self, numel: int) -> int:
         """Bytes of so many elements, of all planes."""

@@ -79,7 +79,9 @@ def start(layout: str | None, rule: str, options: Options) -> tuple[Model, gpuop
     if layout is not None:
         LAYOUTS[layout][0](model)
     arguments = {"SGD": {"momentum": 0.9}, "RMSprop": {"momentum": 0.9, "centered": True}}.get(rule, {})
-    return model, getattr(gpuopt, rule)(model.parameters(), lr=0.01, state_dtype="8bit", backend="numpy", **arguments, **options)
+    return model, getattr(gpuopt, rule)(
+        model.parameters(), lr=0.01, state_dtype="8bit", backend="numpy", **arguments, **options
+    )
 
 
 def step(model: Model, optimizer: torch.optim.Optimizer, steps: range) -> None:
