@@ -58,7 +58,7 @@ def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[s
     elif slot in old:
         if old[slot].shape != param.shape:
             return {slot: old[slot]}  # for a check to refuse
-        values = reduced(rule, slot, {name: to_host(array) for name, array in old.items()})
+        values = np.asarray(reduced(rule, slot, {name: to_host(array) for name, array in old.items()}))
     else:
         blocks = np.zeros(format.planes[1].entries(param.size), np.float32)
         return {names.codes: full_like(param, 0, np.uint8), names.scales: _beside(param, blocks)}
@@ -76,7 +76,7 @@ def decoded(state: Mapping[str, Any], rule: Rule, dtype: np.dtype[Any]) -> dict[
         return state.get(slot) if stored is None else _decoded(stored)
 
     coded = [slot for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT and found(state, rule, slot) is not None]
-    return {**state, **{slot: restored(rule, slot, values_of).astype(dtype) for slot in coded}}
+    return {**state, **{slot: np.asarray(restored(rule, slot, values_of), dtype) for slot in coded}}
 
 
 def _decoded(stored: Stored) -> np.ndarray[Any, Any]:

@@ -110,8 +110,8 @@ def is_8bit(state_dtype: Any) -> TypeGuard[EightBit]:
 def encode(values: Array, format: Format) -> tuple[Array, Array]:
     """Codes and scales of ``values``, of one dimension, each rounded to the nearest code.
 
-    Of values that were decoded they are what those were decoded from, but for what has no value: of a block that is not
-    finite, and of codes whose values are 0 since their scale is among the smallest.
+    Of values that were decoded they are what those were decoded from, but for blocks that are not finite, and for codes
+    whose values float32 cannot tell apart, since their scale is among the smallest.
     """
     codes = np.empty(values.size, format.planes[0].storage)
     scales = np.empty(format.planes[1].entries(values.size), format.planes[1].storage)

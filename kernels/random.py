@@ -7,8 +7,9 @@ r"""Random bits of an element in a step, the same on every driver, for formats t
     k_s &= \text{mix}(k \oplus \lfloor s / 2 \rfloor), \qquad k = \text{mix}(t \varphi + \text{seed})
 
 for the element :math:`i` of the whole model, slot :math:`s` and step :math:`t`, all modulo :math:`2^{32}`, with
-:math:`\varphi = \text{0x9E3779B9}`. So two slots share a hash, of which each has its half: 16 bits. They depend on nothing else: copies of a model stay equal, a run that goes on is as
-one that was not interrupted, and into how many shards a model is cut does not matter.
+:math:`\varphi = \text{0x9E3779B9}`. So two slots share a hash, of which each has its half: 16 bits. They depend on
+nothing else: copies of a model stay equal, a run that goes on is as one that was not interrupted, and into how many
+shards a model is cut does not matter.
 
 Source of :func:`mix`: Wellons, "Prospecting for Hash Functions" (2018), lowbias32, whose inputs and outputs are one to
 one. Triton's forms are in :mod:`gpuopt.kernels.triton_math`.

@@ -132,7 +132,7 @@ class Variant:
         return self._moved({slot: format.itemsize for slot, format in self._formats.items()})
 
     def bytes_moved(self, numel: int) -> int:
-        """Bytes that one step over a tensor moves: every slot but the copy is read, those in ``written`` are written."""
+        """Bytes that one step over a tensor moves: all slots but the copy are read, those in ``written`` written."""
         return int(self._moved({slot: format.nbytes(numel) for slot, format in self._formats.items()}))
 
     @property

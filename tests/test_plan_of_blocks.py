@@ -73,7 +73,7 @@ def test_a_step_is_that_of_the_oracle(layout: str, codes_are: str) -> None:
     p, buffer = RULE.numpy_form(in_order(param, param), in_order(grad, param), np.float32(HYPER), values)
     keys = np.array(KEY, np.uint32).reshape(2, 1)
     index = np.arange(param.size, dtype=np.uint32)
-    wanted = blocks.store(FORMAT, buffer, random_bits(index, np.uint32(0), slot_key(*keys, 2)))
+    wanted = blocks.store(FORMAT, buffer, random_bits(2)(index, np.uint32(0), slot_key(*keys, 2)))
     step(param, grad, codes, scales)
     assert in_order(param, param).tobytes() == p.tobytes()
     assert in_order(codes, param).tobytes() == wanted[0].tobytes()

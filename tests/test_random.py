@@ -32,7 +32,7 @@ ROUNDED = Variant(RULES["sgd"], (FORMATS["stochastic_bf16"], FORMATS["fp32"], FO
 def draws(step: int = 1, seed: int = 0, slot: int = 0, first: int = 0, count: int = DRAWS) -> Array:
     index = np.arange(first, first + count)
     low, high = (np.array([half], np.uint32) for half in key_at(step, seed))
-    return random_bits(index.astype(np.uint32), (index >> 32).astype(np.uint32), slot_key(low, high, slot))
+    return random_bits(slot)(index.astype(np.uint32), (index >> 32).astype(np.uint32), slot_key(low, high, slot))
 
 
 def mix(x: int) -> int:
@@ -48,14 +48,14 @@ def mix(x: int) -> int:
     [(1, 0, 0, 0), (2, 7, 3, 12345), (1 << 24, MASK, 6, MASK), (1000, 1, 2, 5 << 32), (3, 3, 1, (77 << 40) + 9)],
 )
 def test_the_equation(step: int, seed: int, slot: int, index: int) -> None:
-    key = mix(mix((step * 0x9E3779B9 + seed) & MASK) ^ slot)
-    expected = mix((index & MASK) ^ ((key + (index >> 32) * 0x9E3779B9) & MASK))
-    assert draws(step, seed, slot, index, 1).tolist() == [expected]
+    key = mix(mix((step * 0x9E3779B9 + seed) & MASK) ^ slot // 2)
+    hashed = mix((index & MASK) ^ ((key + (index >> 32) * 0x9E3779B9) & MASK))
+    assert draws(step, seed, slot, index, 1).tolist() == [hashed & 0xFFFF if slot % 2 else hashed >> 16]
 
 
 def test_a_known_draw() -> None:
     """So that a change, after which no run goes on as before, is seen."""
-    assert draws(count=3).tolist() == [2488251732, 3002921059, 4258319090]
+    assert draws(count=3).tolist() == [2488251732 >> 16, 3002921059 >> 16, 4258319090 >> 16]
 
 
 @pytest.mark.parametrize("value", [1.0 + 2.0**-10, -3.14159, 1e-40, 6.02e23, 1.0 + 3 * 2.0**-9, 1 / 3])
@@ -81,10 +81,11 @@ PAIRS = {
     "steps": ({}, {"step": 2}),
     "later steps": ({"step": 999}, {"step": 1000}),
     "slots": ({}, {"slot": 2}),
-    "state": ({"slot": 2}, {"slot": 3}),
+    "halves of a hash": ({"slot": 2}, {"slot": 3}),
+    "state": ({"slot": 3}, {"slot": 4}),
     "seeds": ({}, {"seed": 1}),
     "parameters": ({}, {"first": 1 << 40}),
-    "halves": ({}, {"first": 1 << 32}),
+    "halves of an index": ({}, {"first": 1 << 32}),
 }
 
 
@@ -92,7 +93,7 @@ PAIRS = {
 def test_draws_are_not_correlated(pair: str) -> None:
     one, other = (draws(**arguments) for arguments in PAIRS[pair])
     assert abs(np.corrcoef(one.astype(np.float64), other.astype(np.float64))[0, 1]) < 0.02
-    for bit in range(16, 32):  # those that rounding takes
+    for bit in range(16):
         same = ((one ^ other) >> np.uint32(bit)) & np.uint32(1)
         assert abs(same.mean() - 0.5) < 0.01
 
@@ -101,7 +102,7 @@ def test_a_finite_value_stays_finite() -> None:
     format = FORMATS["stochastic_bf16"]
     bits = np.concatenate([np.arange(0x7F7F0000, 0x7F800000, dtype=np.uint32), np.arange(1 << 16, dtype=np.uint32)])
     values = np.concatenate([bits, bits | np.uint32(1 << 31)]).view(np.float32)
-    for random in (0, MASK, 0xFFFF0000, 0x8000FFFF):
+    for random in (0, 0x8000, 0xFFFF):
         (stored,) = format.store(values, np.full(values.size, random, np.uint32))
         assert np.isfinite(format.load(stored)).all()
         special = np.array([np.inf, -np.inf, np.nan], np.float32)

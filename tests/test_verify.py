@@ -40,6 +40,7 @@ import pytest
 from typer.testing import CliRunner
 
 from gpuopt.cli import app
+from gpuopt.kernels import blocks
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.kernels.drivers import numpy as oracle
 from gpuopt.kernels.formats import FORMATS
@@ -313,11 +314,19 @@ def test_a_right_driver_passes(plant: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_bits_span_the_whole_range(name: str) -> None:
-    variant = next(each for each in variants() if each.formats[0] is FORMATS[name])
+    format = FORMATS[name]
+    variant = next(each for each in variants() if each.formats[2 if format.in_blocks else 0] is format)
     tensors = Tensors(variant, [4000], seed=0)
     for slot, format in tensors.formats.items():
         with np.errstate(all="ignore"):
-            values = format.load(*(tensors.stored(0, name) for name in tensors.planes_of(slot)))
+            values = blocks.load(format, [tensors.stored(0, name) for name in tensors.planes_of(slot)])
+        if format.in_blocks:  # whose signs and smallest values are those of scales and codes
+            codes, scales = (tensors.stored(0, name) for name in tensors.planes_of(slot))
+            assert set(codes) == set(range(256))
+            assert np.isnan(values).any()
+            assert np.isfinite(values).mean() > 0.4
+            assert not np.isfinite(scales).all()
+            continue
         tiny = 2.0 ** {"fp64": -1022, "fp16": -14}.get(format.name, -126)
         finite = values[np.isfinite(values)]
         assert np.isnan(values).any()
@@ -369,7 +378,11 @@ def test_quick_has_each_option_and_format(plant: Callable[..., None]) -> None:
     for rule in RULES.values():
         for slots in rule.option_sets():
             assert ("options", rule.name, *slots) in covered
-    for kind, formats in (("param", FORMATS), ("grad", UNIFORM), ("state", FORMATS)):
+    for kind, formats in (
+        ("param", [name for name, each in FORMATS.items() if not each.in_blocks]),
+        ("grad", UNIFORM),
+        ("state", FORMATS),
+    ):
         assert {each[1] for each in covered if each[0] == kind} == set(formats)
     assert {each[1] for each in covered if each[0] == "gradients"} == {"zeroed", "kept"}
     quick = tasks(["fake"], quick=True)

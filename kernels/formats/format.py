@@ -59,8 +59,8 @@ class Format:
 
     Attributes:
         name: ``"fp32"``, ``"bf16"``, ...
-        planes: The arrays. The first is what others see of the slot. The second one of a format in blocks, and no other,
-            has an entry for each block: its scale.
+        planes: The arrays. The first is what others see of the slot. The second one of a format in blocks has the scale
+            of each block.
         load: ``(entry of each plane) -> value`` on arrays or scalars. The oracle.
         store: ``(value, random) -> (entry of each plane)``, as they are assigned to memory of the planes' ``storage``.
             The oracle. ``random`` is uint32 below 2^16, see :mod:`gpuopt.kernels.random`; None for a format that is not

@@ -5,11 +5,11 @@ r"""Means of squares in 8 bits, in blocks: a float of 5 bits of exponent and 3 o
     q = \lfloor (\max(\text{bits}(x f), 2^{20} \cdot 761) + 2^4 r) / 2^{20} \rfloor - 761, \qquad
     x \approx \text{float}(2^{20} (q + 761))\, s
 
-with 16 random bits :math:`r`, and scale :math:`s` and factor :math:`f` of :mod:`gpuopt.kernels.blocks`. So what is above
-:math:`2.6 \cdot 10^{-10} s` is stored to an eighth or less of it, and the mean of that is the value: rounded to nearest,
-a slow average would stand still. Anything smaller is stored as that, zero too unless all of the block is, since a
-divisor that came back as zero would make steps explode. The largest value of a block comes back exactly: as :math:`x f`
-exceeds 1 by less than 16 units, it has no other code. Signs are dropped.
+with 16 random bits :math:`r`, and scale :math:`s` and factor :math:`f` of :mod:`gpuopt.kernels.blocks`. So what is
+above :math:`2.6 \cdot 10^{-10} s` is stored to an eighth or less of it, and the mean of that is the value: rounded to
+nearest, a slow average would stand still. Anything smaller is stored as that, zero too unless all of the block is,
+since a divisor that came back as zero would make steps explode. The largest value of a block comes back exactly: as
+:math:`x f` exceeds 1 by less than 16 units, it has no other code. Signs are dropped.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -10,8 +10,8 @@ r"""RMSprop: plain, centered, with momentum, and both.
 
 The square root comes before epsilon, as in PyTorch; TensorFlow takes it after.
 
-If centered, the variance :math:`u` is never negative in exact arithmetic. Where :math:`v` and :math:`a` are stored in few
-bits, :math:`u` is stored in place of :math:`v = u + a^2`, since a difference of what was rounded might be anything.
+If centered, the variance :math:`u` is never negative in exact arithmetic. Where :math:`v` and :math:`a` are stored in
+few bits, :math:`u` is stored in place of :math:`v = u + a^2`, since a difference of what was rounded might be anything.
 
 Sources: Tieleman & Hinton, "Lecture 6.5, rmsprop" (Neural Networks for Machine Learning, 2012);
 centered: Graves, "Generating Sequences With Recurrent Neural Networks" (2013), equations 38 to 45.

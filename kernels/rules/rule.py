@@ -8,8 +8,8 @@ from itertools import compress, product
 from typing import Any, Literal
 
 Kind = Literal["signed", "square", "sum"]
-"""What a state slot holds, as formats may depend on it: values of either sign, such as averages and buffers; averages of
-squares, or the largest of them; or sums that only grow, of which what is added last is a vanishing part."""
+"""What a state slot holds, as formats may depend on it: values of either sign, such as averages and buffers; averages
+of squares, or the largest of them; or sums that only grow, of which what is added last is a vanishing part."""
 
 MOST_SLOTS = 3
 """State slots that the drivers' kernels are written out for."""
@@ -20,8 +20,8 @@ class Relation:
     """What state slots have to do with each other in exact arithmetic, kept where they are stored in few bits.
 
     The forms are as those of :class:`Rule`, in three languages, and take an absent slot as those do. Where there is a
-    ``numpy_reduce``, it and ``numpy_restore`` are of operators alone, which arrays of any library have, and take nothing
-    of ``hyper``.
+    ``numpy_reduce``, it and ``numpy_restore`` are of operators alone, which arrays of any library have, and take
+    nothing of ``hyper``.
 
     Attributes:
         numpy_restore: ``(hyper, *slots) -> slots``: what was loaded, with the relation as it was.

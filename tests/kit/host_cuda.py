@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpuopt.kernels.blocks import CUDA_FORM
 from gpuopt.kernels.cuda_math import ARITHMETIC
 from gpuopt.kernels.drivers import cuda_source
 from gpuopt.kernels.formats import BLOCK, Format
@@ -123,6 +124,30 @@ def store(format: Format, values: Array, random: Array | None = None) -> list[Ar
     arrays = [*inputs, *zip(out, (plane.cuda_type for plane in format.planes), strict=True)]
     _each_element(format, f"{format.name}::store(a0[i], a1[i], {_entries(format, 2)});", arrays)
     return out
+
+
+def codes(format: Format, values: Array, random: Array, factors: Array) -> Array:
+    """As :func:`store`, of a format in blocks with the factor of each element's block: codes."""
+    out = np.empty(values.size, np.uint8)
+    arrays = [(each, _C_TYPES[each.dtype]) for each in (values, random, factors)]
+    _each_element(format, f"{format.name}::store(a0[i], a1[i], a2[i], a3[i]);", [*arrays, (out, "unsigned char")])
+    return out
+
+
+def scales(largest: Array, top: float) -> tuple[Array, Array]:
+    """Scale and factor of blocks, by the bits of their largest magnitudes, as the C++ of blocks has them."""
+    scales, factors = np.empty(largest.size, np.float32), np.empty(largest.size, np.float32)
+    source = f"""{HEADER}{ARITHMETIC}{CUDA_FORM}
+extern "C" void scales_of(ptrdiff_t size, const unsigned int* largest, float* scales, float* factors) {{
+    for (ptrdiff_t i = 0; i < size; ++i) {{
+        scales[i] = scale_of(largest[i]);
+        factors[i] = factor_of(scales[i], {top!r}f);
+    }}
+}}
+"""
+    arrays = [_address(each) for each in (np.ascontiguousarray(largest), scales, factors)]
+    library(source).scales_of(ctypes.c_ssize_t(largest.size), *arrays)
+    return scales, factors
 
 
 def _entries(format: Format, first: int) -> str:

@@ -17,8 +17,8 @@ NOBODY, SEVERAL = -1, -2
 class Shared:
     """Shared memory of several blocks. Its addresses begin at 0 in each.
 
-    Since the last barrier each byte may have been read by any warps, or written by one, which alone may read it then, or
-    at once by several that write the same.
+    Since the last barrier each byte may have been read by any warps, or written by one, which alone may read it then,
+    or at once by several that write the same.
 
     Attributes:
         size: Bytes of a block.
