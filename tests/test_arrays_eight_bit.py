@@ -138,9 +138,10 @@ def test_a_resumed_run_has_the_same_bits(name: str, how: str, tmp_path: Path) ->
     assert everything(again, others) == everything(optimizer, params)
 
 
+@pytest.mark.parametrize("rounds", [False, True])
 @each_class
-def test_state_is_converted(name: str) -> None:
-    optimizer, params = trained(name, state_dtype=None)
+def test_state_is_converted(name: str, rounds: bool) -> None:
+    optimizer, params = trained(name, state_dtype=None, stochastic_rounding=rounds)
     held = {key: dict(slots) for key, slots in optimizer.state.items()}
     before = everything(optimizer, params)
     optimizer.state_dtype, optimizer.lr = "8bit", 1e300

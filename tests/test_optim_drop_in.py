@@ -258,6 +258,7 @@ EXTRAS_IN_GROUPS: list[tuple[str, Any]] = [
     ("stochastic_rounding", True),
     ("seed", 1),
     ("state_dtype", torch.float32),
+    ("state_dtype", "8bit"),
     ("backend", "numpy"),
     ("error_if_nonfinite", True),
 ]

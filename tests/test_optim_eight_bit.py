@@ -566,6 +566,31 @@ def test_what_torch_saved_goes_on(name: str) -> None:
     train(optimizer, range(3, 5))
 
 
+@pytest.mark.parametrize("name", ["AdamW", "RMSprop"])
+def test_torch_does_not_take_codes_for_values(name: str) -> None:
+    optimizer = trained(name)
+    params = parameters()
+    torchs = getattr(torch.optim, name)(params)
+    torchs.load_state_dict(optimizer.state_dict())
+    set_grads(params, 0)
+    with pytest.raises(KeyError, match=slots_of(name)[0]):
+        torchs.step()
+    with pytest.raises(ValueError, match=r"exp_avg_codes|square_avg_codes"):
+        optimizer.load_state_dict(torchs.state_dict())  # which has cast them
+
+
+def test_sparse_state_of_torch_is_for_a_step_to_refuse() -> None:
+    params = [torch.nn.Parameter(torch.ones(4, 2)) for _ in range(2)]
+    torchs = torch.optim.SGD(params[:1], momentum=0.9)
+    params[0].grad = torch.ones(4, 2).to_sparse(1)
+    torchs.step()
+    optimizer = new("SGD", params[1:])
+    optimizer.load_state_dict(torchs.state_dict())
+    set_grads(params[1:], 0)
+    with pytest.raises(RuntimeError, match="must be dense, as its gradient is, but is sparse"):
+        optimizer.step()
+
+
 def test_state_dict_as_of_state_that_is_not_in_8_bits_is_the_state_dict() -> None:
     optimizer = trained("AdamW", state_dtype=None)
     assert str(optimizer.state_dict_as(torch.bfloat16)) == str(optimizer.state_dict())

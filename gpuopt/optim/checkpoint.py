@@ -162,10 +162,16 @@ def _encode(optimizer: Fused) -> None:
         if not (isinstance(param, torch.Tensor) and isinstance(entries, dict)) or param.is_complex():
             continue
         for slot in optimizer.rule.slots:
-            values = entries.get(slot)
-            if isinstance(values, torch.Tensor) and values.shape == param.shape and is_shard(values) == is_shard(param):
+            if _fits(entries.get(slot), param):
                 entries.update(encoded(param, entries, optimizer.rule, slot))
                 del entries[slot]
+
+
+def _fits(values: Any, param: torch.Tensor) -> bool:
+    """Whether a slot has what can be encoded for a parameter."""
+    if not isinstance(values, torch.Tensor) or is_shard(values) != is_shard(param):
+        return False
+    return values.layout is torch.strided and values.is_floating_point() and values.shape == param.shape
 
 
 def _saved(entries: Mapping[str, Any], rule: Rule, dtype: torch.dtype | None) -> dict[str, Any]:

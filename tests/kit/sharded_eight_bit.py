@@ -68,7 +68,7 @@ def _tensor_parallel(model: Model) -> None:
 LAYOUTS: dict[str, tuple[Callable[[Model], None], tuple[int, ...]]] = {
     "fsdp2": (_fsdp2, (2, 4)),
     "hsdp": (_hsdp, (4,)),
-    "tensor parallel": (_tensor_parallel, (2,)),
+    "tensor parallel": (_tensor_parallel, (2, 4)),
 }
 """How to shard the model, and on how many processes."""
 
@@ -149,6 +149,16 @@ def load(
     states = [dict(optimizer.state[param]) for param in model.parameters()]
     names = sorted({(name, isinstance(entry, DTensor)) for state in states for name, entry in state.items()})
     return loaded, everything(model, optimizer), names
+
+
+def looks(layout: str) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    """By the names of a flat checkpoint, dtype and shape of what it has of a slot, as a whole."""
+    model, optimizer = start(layout, "SGD", {})
+    step(model, optimizer, range(1))
+    state = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(flatten_optimizer_state_dict=True))
+    assert all(isinstance(value, DTensor) for name, value in state.items() if "momentum_buffer" in name)
+    found = {name.removeprefix("state."): value for name, value in state.items() if "momentum_buffer" in name}
+    return {name: (value.dtype, tuple(value.shape)) for name, value in found.items()}
 
 
 def exchange(layout: str, rule: str, how: Options) -> tuple[Tensors, Tensors]:

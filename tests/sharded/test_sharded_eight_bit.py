@@ -4,7 +4,7 @@
    of processes, and so has its state.
 2. Distributed checkpoints, flat or not: saved on four processes, loaded on two, saved there and loaded on one. Of rows
    that are whole blocks all bits survive. Elsewhere values are in place of codes; they survive on as many processes,
-   and on others to half a unit.
+   and on others to half a unit. Which it is depends on the shape and on how it is sharded alone.
 3. State dicts that are whole, on the host, broadcast or flat go to another optimizer, and whole ones to one that is not
    sharded.
 4. Scales of another process, and parameters that FullyShardedDataParallel has flattened, are refused in a sentence, and
@@ -21,6 +21,7 @@ import torch
 from kit.sharded_eight_bit import (
     IN_ROWS,
     LAYOUTS,
+    SHAPES,
     Model,
     Tensors,
     everything,
@@ -28,6 +29,7 @@ from kit.sharded_eight_bit import (
     flattened,
     gathered,
     load,
+    looks,
     save,
     start,
     state_of_one_process,
@@ -97,6 +99,21 @@ def test_checkpoints_on_other_numbers_of_processes(worlds: Worlds, tmp_path: Pat
                 assert_same(made, expected, IN_ROWS)
                 if size == 2:
                     assert_close(loaded, saved)
+
+
+@pytest.mark.parametrize(("layout", "in_codes"), [("fsdp2", (*IN_ROWS, "columns")), ("tensor parallel", IN_ROWS)])
+def test_what_a_checkpoint_has_does_not_depend_on_the_number_of_processes(
+    worlds: Worlds, layout: str, in_codes: tuple[str, ...]
+) -> None:
+    expected = {}
+    for name, (*rest, last) in SHAPES.items():
+        if name in in_codes:
+            expected[f"{name}.momentum_buffer_codes"] = torch.uint8, (*rest, last)
+            expected[f"{name}.momentum_buffer_scales"] = torch.float32, (*rest, last // 128)
+        else:
+            expected[f"{name}.momentum_buffer_codes.values"] = torch.float32, (*rest, last)
+    for size in (1, 2, 4):
+        assert all(found == expected for found in worlds(size).run(looks, layout))
 
 
 @pytest.mark.parametrize("how", HOW)
