@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 
-from gpuopt.eight_bit import decode, encode, format_of, lacking, names_of, planes_of, reduced, restored
+from gpuopt.eight_bit import decode, encode, format_of, has_reduced, lacking, names_of, planes_of, reduced, restored
 from gpuopt.kernels.formats import EIGHT_BIT
 from gpuopt.kernels.rules import Rule
 from gpuopt.memory import axes_of, full_like, library_of, memory_of, moved_to, on_device_of, to_host
@@ -66,6 +66,15 @@ def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[s
     codes, scales = encode(values.transpose(axes).reshape(-1), format)
     codes = codes.reshape([param.shape[axis] for axis in axes]).transpose(np.argsort(axes))
     return {names.codes: moved_to(codes, param, format.planes[0]), names.scales: _beside(param, scales)}
+
+
+def parted(state: Mapping[str, Any], rule: Rule, slots: Collection[str]) -> Mapping[str, Any]:
+    """State in which ``slots`` mean what they say without others, which are dropped, by their relation."""
+    coded = [slot for slot in rule.slots if found(state, rule, slot) is not None]
+    if not has_reduced(rule) or set(coded) <= set(slots):
+        return state
+    values = decoded(state, rule, np.dtype(np.float32))
+    return {slot: values[slot] for slot in rule.slots if slot in slots and slot in values}
 
 
 def decoded(state: Mapping[str, Any], rule: Rule, dtype: np.dtype[Any]) -> dict[str, Any]:

@@ -85,6 +85,11 @@ def check_rule(rule: Rule, owner: str) -> None:
             )
 
 
+def has_reduced(rule: Rule) -> bool:
+    """Whether what is encoded of a slot depends on other slots."""
+    return rule.relation is not None and rule.relation.numpy_reduce is not None
+
+
 def reduced(rule: Rule, slot: str, state: Mapping[str, Any]) -> Any:
     """What is encoded of a slot, of whose values ``state`` has an array, as of all other slots that are there."""
     relation = rule.relation

@@ -161,6 +161,23 @@ def test_state_is_converted(name: str, rounds: bool) -> None:
         assert not any("_codes" in slot for slots in other.state.values() for slot in slots)
 
 
+def test_centering_that_is_switched_off_leaves_the_mean_of_squares() -> None:
+    """Of which the variance was stored."""
+    moved = []
+    for state_dtype in ("8bit", None):
+        optimizer = arrays.RMSProp(lr=0.01, centered=True, state_dtype=state_dtype, backend="numpy")
+        params = {"w": np.zeros(300, np.float32)}
+        for seed in range(9):
+            grad = 1 + 0.1 * np.random.default_rng(seed).standard_normal(300).astype(np.float32)
+            optimizer.update(params, {"w": grad})
+        optimizer.centered = False
+        before = params["w"].copy()
+        optimizer.update(params, {"w": np.ones(300, np.float32)})
+        moved.append(params["w"] - before)
+        assert not any(name.startswith("grad_avg") for name in optimizer.state["w"])
+    np.testing.assert_allclose(*moved, rtol=0.15)
+
+
 @each_class
 def test_nothing_is_lost_by_converting_to_and_fro(name: str) -> None:
     """But of centered RMSProp, whose variance and mean, as they are stored, are added and parted again."""

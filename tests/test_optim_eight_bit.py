@@ -441,6 +441,23 @@ def test_nothing_is_lost_by_converting_to_and_fro(name: str) -> None:
     assert everything(turned) == everything(straight)
 
 
+def test_centering_that_is_switched_off_leaves_the_mean_of_squares() -> None:
+    """Of which the variance was stored."""
+    ours, theirs = (trained("RMSprop", state_dtype=dtype, momentum=0.0) for dtype in ("8bit", None))
+    for optimizer in (ours, theirs):
+        for seed in range(3, 9):
+            for param in optimizer.param_groups[0]["params"]:
+                param.grad = 1 + 0.1 * drawn(param, seed)
+            optimizer.step()
+        optimizer.param_groups[0]["centered"] = False
+        before = [param.detach().clone() for param in optimizer.param_groups[0]["params"]]
+        optimizer.step()
+        optimizer.moved = [p.detach() - was for p, was in zip(optimizer.param_groups[0]["params"], before, strict=True)]
+    assert "grad_avg_codes" not in ours.state[ours.param_groups[0]["params"][0]]
+    for one, other in zip(ours.moved, theirs.moved, strict=True):
+        torch.testing.assert_close(one, other, rtol=0.15, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_values_of_other_dtypes_are_converted(dtype: torch.dtype) -> None:
     optimizer = trained("AdamW", state_dtype=dtype)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpuopt.eight_bit import BITS, EightBit, entries_of, format_of, lacking, names_of, reduced
+from gpuopt.eight_bit import BITS, EightBit, entries_of, format_of, has_reduced, lacking, names_of, reduced
 from gpuopt.kernels.rules import Rule
 from gpuopt.optim.eight_bit import check_entries, decode, encode, encoded_in, values_in, zeros
 from gpuopt.optim.originals import MASTER, NARROW, REMAINDER, MasterWeights, original_in, remainder_dtype, values_of
@@ -56,6 +56,7 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
             state |= {slot: state[slot].float() for slot in wanted.slots if slot in state and wanted.dtype is None}
         state |= _original_of(base, original, remainder_dtype(param, wanted.master))
     dtype = None if wanted.dtype == BITS else wanted.dtype
+    _part_from_dropped(state, wanted)
     for slot in wanted.slots:
         if wanted.dtype == BITS and not param.is_complex():
             state |= encoded(param, state, wanted.rule, slot, wanted.initial)
@@ -79,6 +80,17 @@ def state_of(param: torch.Tensor, old: dict[str, Any], wanted: Wanted) -> dict[s
     for name in {*wanted.slots, MASTER, REMAINDER, EMA} & set(state):
         state[name] = _laid_out_like(param, state[name])
     return state
+
+
+def _part_from_dropped(state: dict[str, Any], wanted: Wanted) -> None:
+    """Has slots in 8 bits mean what they say without others that are not wanted any more, by their relation."""
+    slots = [slot for slot in wanted.rule.slots if encoded_in(state, slot) is not None]
+    dropped = set(slots).difference(wanted.slots)
+    if dropped and has_reduced(wanted.rule):
+        state |= {slot: values_in(state, wanted.rule, slot) for slot in slots if slot not in dropped}
+        for slot in slots:
+            for name in names_of(slot):
+                del state[name]
 
 
 def encoded(
