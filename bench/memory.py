@@ -32,7 +32,7 @@ def available(device: str) -> int | None:
 
 def shared_bytes(workload: Workload) -> int:
     """What a workload needs beside its contenders: the gradients."""
-    return FORMATS[workload.formats.grad].itemsize * workload.shapes.numel
+    return FORMATS[workload.formats.grad].nbytes(workload.shapes.numel)
 
 
 def needed_bytes(workload: Workload, contender: Contender) -> int:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Stored, Workload
+from gpuopt.eight_bit import BITS
 from gpuopt.kernels.formats import FORMATS
 
 POOL = 1_000_003
@@ -49,10 +50,11 @@ def storage(formats: Stored) -> dict[str, Any]:
     import torch
 
     own = formats.state == formats.param
+    state_dtype = BITS if formats.state == BITS else getattr(torch, FORMATS[formats.state].planes[0].dtype)
     return {
         "master_weights": {"split32": True, "split24": "24bit"}.get(formats.param, False),
         "stochastic_rounding": FORMATS[formats.param].is_random,
-        "state_dtype": None if own else getattr(torch, FORMATS[formats.state].planes[0].dtype),
+        "state_dtype": None if own else state_dtype,
     }
 
 

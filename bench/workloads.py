@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import NamedTuple
 
 from gpuopt.bench.optimizers import OPTIMIZERS, Optimizer
 from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes
+from gpuopt.eight_bit import BITS, format_of
 from gpuopt.kernels.epilogue import AVERAGE
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.variant import Variant, slots_of
@@ -16,7 +18,7 @@ CLIP, AVERAGED, ZERO = "clip", "ema", "zero"
 
 
 class Stored(NamedTuple):
-    """How the slots are stored, by names of :data:`gpuopt.kernels.formats.FORMATS`."""
+    """How the slots are stored, by names of :data:`gpuopt.kernels.formats.FORMATS`; state also as ``"8bit"``."""
 
     param: str
     grad: str
@@ -34,6 +36,13 @@ FORMAT_SETS = {
     "stochastic": Stored("stochastic_bf16", "bf16", "stochastic_bf16"),
 }
 
+EIGHT_BIT_SETS = {
+    "8bit": Stored("fp32", "fp32", BITS),
+    "split24-8bit": Stored("split24", "bf16", BITS),
+    "stochastic-8bit": Stored("stochastic_bf16", "bf16", BITS),
+}
+"""Those whose state is in 8 bits, each slot in the format that is for it."""
+
 FORMAT_TITLES = {
     "fp32": "fp32",
     "bf16-fp32-state": "bf16, state fp32",
@@ -43,6 +52,9 @@ FORMAT_TITLES = {
     "split24-stochastic-state": "bf16 + 8 bits, state stochastic bf16",
     "stochastic-fp32-state": "stochastic bf16, state fp32",
     "stochastic": "all stochastic bf16",
+    "8bit": "fp32, state 8 bits",
+    "split24-8bit": "bf16 + 8 bits, state 8 bits",
+    "stochastic-8bit": "stochastic bf16, state 8 bits",
 }
 """What tables call them."""
 
@@ -55,7 +67,7 @@ class Workload:
         group: The table that it is shown in, key of :data:`GROUPS`.
         optimizer_name: Key of :data:`gpuopt.bench.optimizers.OPTIMIZERS`.
         shapes_name: Key of :data:`gpuopt.bench.shapes.SHAPES`.
-        formats_name: Key of :data:`FORMAT_SETS`.
+        formats_name: Key of :data:`FORMAT_SETS` or :data:`EIGHT_BIT_SETS`.
         front: ``"torch"``: ``step()`` of optimizers for PyTorch; ``"arrays"``: ``update()`` of :mod:`gpuopt.arrays`.
         tail: Which of ``CLIP``, ``AVERAGED`` and ``ZERO`` belong to the step. Each of the first two takes the
             loss scale off the gradients before.
@@ -104,7 +116,7 @@ class Workload:
     @property
     def formats(self) -> Stored:
         """How it is stored."""
-        return FORMAT_SETS[self.formats_name]
+        return (FORMAT_SETS | EIGHT_BIT_SETS)[self.formats_name]
 
     @property
     def key(self) -> str:
@@ -155,15 +167,18 @@ class Workload:
         if AVERAGED in self.tail:
             stored[AVERAGE] = "fp32"
         rule = self.optimizer.rule
-        formats = tuple(FORMATS[stored[slot]] if slot in stored else None for slot in slots_of(rule))
+        formats = tuple(
+            None if slot not in stored else format_of(rule, slot) if stored[slot] == BITS else FORMATS[stored[slot]]
+            for slot in slots_of(rule)
+        )
         return Variant(rule, formats, zero_grads=ZERO in self.tail)
 
     @property
     def stored(self) -> int:
         """Bytes that parameters, with what is beside them, and the rule's state take."""
-        formats = self.formats
-        per_element = FORMATS[formats.param].itemsize + FORMATS[formats.state].itemsize * len(self.optimizer.state)
-        return per_element * self.shapes.numel
+        variant, slots = self.variant, ("param", *self.optimizer.state)
+        formats = [variant.formats[variant.slots.index(slot)] for slot in slots]
+        return sum(format.nbytes(prod(shape)) for format in formats if format for shape in self.shapes.shapes)
 
     @property
     def bytes(self) -> int:
@@ -171,7 +186,7 @@ class Workload:
 
         Of tensors in parts, it is the mean over the steps.
         """
-        return self.variant.bytes_per_element * self.shapes.numel // self.parts
+        return sum(self.variant.bytes_moved(prod(shape)) for shape in self.shapes.shapes) // self.parts
 
 
 GROUPS = {
@@ -242,7 +257,7 @@ def workloads(device: str) -> tuple[Workload, ...]:
         *(Workload("models", "AdamW", shapes.name) for shapes in models),
         *(Workload("models", "AdamW", shapes.name, "bf16") for shapes in models if shapes.numel > 1 << 32),
         *reversed(SIZES),
-        *(Workload("formats", "AdamW", "one-24", formats) for formats in FORMAT_SETS),
+        *(Workload("formats", "AdamW", "one-24", formats) for formats in FORMAT_SETS | EIGHT_BIT_SETS),
         *(Workload("formats", "AdamW", mixed, formats) for formats in ("bf16-fp32-state", "bf16")),
         *(Workload("rules", name, "200x100000") for name in ("AdamW", "SGD", "Adagrad")),
         Workload("many", "Adam", "10000x1000"),

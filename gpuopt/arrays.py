@@ -286,7 +286,7 @@ class Optimizer:
         memory_of(param, f"param {name!r}")
         old = self._state.get(name, {})
         if is_8bit(self.state_dtype):
-            old = array_codes.parted(old, self.rule, slots)
+            old = dict(array_codes.parted(old, self.rule, slots))
             encoded = [array_codes.encoded(param, old, self.rule, slot) for slot in slots]
             return {name: array for entries in encoded for name, array in entries.items()}
         dtype = None if self.state_dtype is None else _dtype(self.state_dtype)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
+from gpuopt.kernels.formats import BLOCK
 from gpuopt.kernels.variant import Variant
 
 ALIGNMENT = 16
@@ -38,7 +39,7 @@ class Table:
 
     Attributes:
         variant: The rule and the formats of its slots.
-        tile: Elements that one program or thread block takes at a time.
+        tile: Elements that one program or thread block takes at a time; where something is in blocks, whole ones.
         device: Index of the CUDA device that the addresses belong to; None for host memory.
         numel: Number of elements of all tensors.
         rows: int64 of shape (tensors, POINTERS + width of the variant): elements; elements that may be accessed 16
@@ -78,6 +79,8 @@ class Table:
         return table
 
     def _fill(self, variant: Variant, tile: int, rows: np.ndarray[Any, Any], device: int | None) -> None:
+        if variant.in_blocks and tile % BLOCK:
+            raise ValueError(f"tile must be a multiple of {BLOCK} for {variant}, but is {tile}")
         self.variant = variant
         self.tile = tile
         self.device = device

@@ -12,8 +12,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.formats import EIGHT_BIT, FORMATS
 from gpuopt.kernels.rules import RULES
+from gpuopt.kernels.table import Table
 from gpuopt.kernels.variant import Variant
 
 FP32, BF16, FP64 = FORMATS["fp32"], FORMATS["bf16"], FORMATS["fp64"]
@@ -61,3 +62,34 @@ def test_hyper_is_one_number_per_field_and_in_range():
 )
 def test_bytes_per_element(rule, formats, expected):
     assert Variant(RULES[rule], formats).bytes_per_element == expected
+
+
+def test_a_rule_has_a_kind_for_each_slot():
+    with pytest.raises(ValueError, match=r"adam must have a kind for each of its slots \('exp_avg', .* but has \{\}"):
+        replace(RULES["adam"], kinds={})
+
+
+@pytest.mark.parametrize(
+    ("rule", "formats", "slot"),
+    [
+        ("adam", (FP32, FP32, EIGHT_BIT["square"], EIGHT_BIT["square"], None), "exp_avg of adam .* square8"),
+        ("adam", (EIGHT_BIT["signed"], FP32, FP32, FP32, None), "param of adam .* signed8"),
+        ("sgd", (FP32, FP32, FP32, EIGHT_BIT["signed"]), "average of sgd .* signed8"),
+        ("adagrad", (FP32, FP32, EIGHT_BIT["square"]), "sum of adagrad .* square8"),
+    ],
+)
+def test_formats_in_blocks_are_for_the_slots_that_they_fit(rule, formats, slot):
+    with pytest.raises(ValueError, match=rf"^{slot.replace(' .* ', ' must not be stored as ')}, which is not for it$"):
+        Variant(RULES[rule], formats)
+
+
+def test_bytes_in_blocks():
+    variant = Variant(RULES["adam"], (FP32, FP32, EIGHT_BIT["signed"], EIGHT_BIT["square"], None))
+    assert variant.bytes_per_element == 16.125
+    assert [variant.bytes_moved(numel) for numel in (0, 1, 128, 129)] == [0, 32, 16.125 * 128, 16.125 * 128 + 32]
+
+
+def test_a_table_has_whole_blocks_in_its_tiles():
+    variant = Variant(RULES["sgd"], (FP32, FP32, EIGHT_BIT["signed"]))
+    with pytest.raises(ValueError, match=r"^tile must be a multiple of 128 for sgd\(.*\), but is 64$"):
+        Table(variant, 64, [0], [[0] * variant.width])

@@ -182,7 +182,7 @@ def figures(kernel: Kernel, compiled: Compiled, listing: Sequence[Instruction]) 
     }
 
 
-def _bytes(variant: Variant, slots: Iterable[str]) -> int:
+def _bytes(variant: Variant, slots: Iterable[str]) -> float:
     """Of one element in these slots."""
     sizes = {slot: format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if format}
     return sum(sizes[slot] for slot in slots)

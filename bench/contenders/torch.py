@@ -14,6 +14,7 @@ from typing import Any
 from gpuopt.bench.contenders.contender import Contender, Entrant, nothing
 from gpuopt.bench.problem import EMA_DECAY, REMAINDER, Outcome, Problem
 from gpuopt.bench.workloads import AVERAGED, CLIP, ZERO, Workload
+from gpuopt.eight_bit import BITS
 from gpuopt.kernels.formats import BY_DTYPE, FORMATS
 
 WAYS: dict[str, dict[str, bool]] = {
@@ -203,6 +204,8 @@ def _refuses(flags: dict[str, bool], device: str, workload: Workload) -> str | N
         return f"torch.optim.{name} has none"
     if flags.get("fused") and not steps_fused(name, device):
         return f"torch.optim.{name} has none on {device}"
+    if workload.formats.state == BITS:
+        return "torch.optim keeps no state in 8 bits"
     if not {FORMATS[name] for name in workload.formats} <= set(BY_DTYPE.values()):
         return "torch.optim keeps no remainder and rounds to nearest"
     if workload.formats.state != workload.formats.param:

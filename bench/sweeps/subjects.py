@@ -48,7 +48,7 @@ class Subject:
     @property
     def bytes(self) -> int:
         """Bytes that a step must move."""
-        return self.variant.bytes_per_element * sum(self.numels)
+        return sum(map(self.variant.bytes_moved, self.numels))
 
 
 class Memory:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,8 @@ from gpuopt import machine
 from gpuopt.output import refuse, unwritable, write_json
 
 if TYPE_CHECKING:
+    from gpuopt.bench.train.formats import Results as FormatResults
+    from gpuopt.bench.train.formats import Trial
     from gpuopt.bench.train.results import Results
     from gpuopt.bench.train.tasks import Task
 
@@ -45,6 +47,10 @@ def train(
             "--formats", help="Instead, train a GPT in each format of weights, from several seeds; writes formats.json."
         ),
     ] = False,
+    state: Annotated[
+        bool,
+        typer.Option("--state", help="Instead, train a GPT with state in 8 bits and in float32; writes state.json."),
+    ] = False,
 ) -> None:
     """Trains a small GPT on text and a classifier on images, with gpuopt's drivers and torch.optim side by side."""
     for package in PACKAGES:
@@ -54,8 +60,11 @@ def train(
 
     scale = tasks.QUICK if quick else tasks.FULL
     chosen = list(dict.fromkeys(only or scale))
-    if formats and only:
-        refuse("--only must not be given with --formats, which is of a task of its own.")
+    for given, name in ((formats, "--formats"), (state, "--state")):
+        if given and only:
+            refuse(f"--only must not be given with {name}, which is of a task of its own.")
+    if formats and state:
+        refuse("--state must not be given with --formats: each is of trainings of its own.")
     for name in chosen:
         if name not in scale:
             refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}.")
@@ -68,6 +77,8 @@ def train(
     scale_name = "quick" if quick else "full"
     if formats:
         raise typer.Exit(compare_formats(scale_name, where, out, console))
+    if state:
+        raise typer.Exit(compare_state(scale_name, where, out, console))
     raise typer.Exit(compare({name: scale[name] for name in chosen}, scale_name, where, out, console))
 
 
@@ -131,24 +142,52 @@ def compare_formats(scale: str, device: str, out: Path, console: Console) -> int
     """Trains in every format, shows and writes; returns the exit code. What was done before Ctrl-C is kept."""
     from gpuopt.bench.train import formats, table
 
-    load, begun = machine.OthersLoad(), time.perf_counter()
     trial = formats.QUICK if scale == "quick" else formats.FULL
-    results = formats.Results(trial, scale, device, ["gpuopt", *sys.argv[1:]], machine.describe())
+    (results,) = every = _train_in_formats([trial], scale, device, console)
+    table.show_formats(results, console)
+    return _written(every, results.as_dict(), out / "formats.json", console)
+
+
+def compare_state(scale: str, device: str, out: Path, console: Console) -> int:
+    """As :func:`compare_formats`, with state in 8 bits and by several recipes."""
+    from gpuopt.bench.train import formats, table
+
+    trials = formats.STATE_QUICK if scale == "quick" else formats.STATE_FULL
+    every = _train_in_formats(trials, scale, device, console)
+    for results in every:
+        table.show_formats(results, console)
+    return _written(every, {"trials": [results.as_dict() for results in every]}, out / "state.json", console)
+
+
+def _train_in_formats(trials: Sequence[Trial], scale: str, device: str, console: Console) -> list[FormatResults]:
+    """What came of each trial, as far as it came."""
+    from gpuopt.bench.train import formats
+
+    load, command = machine.OthersLoad(), ["gpuopt", *sys.argv[1:]]
+    every = [formats.Results(trial, scale, device, command, machine.describe()) for trial in trials]
     try:
         with _progress(console) as progress:
-            steps = trial.task(trial.seeds[0]).recipe.steps * len(trial.seeds) * len(formats.STORED)
-            formats.run(results, partial(progress.advance, progress.add_task("train in formats", total=steps)))
+            bar = progress.add_task("train in formats", total=sum(trial.steps for trial in trials))
+            for results in every:
+                begun = time.perf_counter()
+                try:
+                    formats.run(results, partial(progress.advance, bar))
+                finally:
+                    results.seconds = time.perf_counter() - begun
     except KeyboardInterrupt:
         console.print(INTERRUPTION, style="bold red")
-    results.seconds = time.perf_counter() - begun
-    results.machine["others_load"] = load.share()
-    table.show_formats(results, console)
-    written = out / "formats.json"
-    write_json(results.as_dict(), written)
-    _say_what_was_written([written], results.seconds, console)
-    if not results.complete:
+    for results in every:
+        results.machine["others_load"] = load.share()
+    return every
+
+
+def _written(every: Sequence[FormatResults], found: Mapping[str, Any], path: Path, console: Console) -> int:
+    """Writes what was found, and says so; returns the exit code."""
+    write_json(found, path)
+    _say_what_was_written([path], sum(results.seconds for results in every), console)
+    if not all(results.complete for results in every):
         return INTERRUPTED
-    return WRONG if results.faults else 0
+    return WRONG if any(results.faults for results in every) else 0
 
 
 def save(results: Results, out: Path, console: Console) -> None:

@@ -1,8 +1,8 @@
-"""What weights cost in loss that are stored in fewer bits: one GPT, trained in each format from several seeds.
+"""What weights or state cost in loss that are stored in fewer bits: a GPT, trained in each format from several seeds.
 
 So that it is storage that is measured, and that CPUs can do it that are slow in bfloat16, the model computes in float32
-with the values that are stored, and state is float32. Gradients have the dtype of what a model sees of its parameters.
-A seed is that of initial weights, of the order of batches and of stochastic rounding.
+with the values that are stored, and beside weights in fewer bits state is float32. Gradients have the dtype of what a
+model sees of its parameters. A seed is that of initial weights, of the order of batches and of stochastic rounding.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from gpuopt.bench.train.gpt import Size
 from gpuopt.bench.train.lockstep import repeatable, set_lr, to_device
 from gpuopt.bench.train.tasks import Recipe, Task, gpt, loss_of
 from gpuopt.bench.train.ways import groups
-from gpuopt.bench.workloads import FORMAT_SETS
+from gpuopt.bench.workloads import EIGHT_BIT_SETS, FORMAT_SETS
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.machine import Machine
 
 SCHEMA = 1
 """Version of the JSON's layout; counts up whenever a reader would have to change."""
+
+SETS = FORMAT_SETS | EIGHT_BIT_SETS
 
 REFERENCE = "fp32"
 """The format that the others are compared with."""
@@ -43,6 +45,14 @@ STORED: dict[str, str] = {
 }
 """Keys of :data:`gpuopt.bench.workloads.FORMAT_SETS`, all with state in float32, and what tables call them."""
 
+STORED_8_BIT: dict[str, str] = {
+    REFERENCE: "float32",
+    "8bit": "float32, 8-bit state",
+    "split24-8bit": "bfloat16 + 8 bits, 8-bit state",
+    "stochastic-8bit": "bfloat16 stochastic, 8-bit state",
+}
+"""Likewise with state in 8 bits, but for :data:`REFERENCE`."""
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -51,10 +61,17 @@ class Trial:
     Attributes:
         task: Gives the task of a seed.
         seeds: As many trainings of each format.
+        stored: The formats, by key, and what tables call them.
     """
 
     task: Callable[[int], Task]
     seeds: tuple[int, ...]
+    stored: Mapping[str, str] = field(default_factory=lambda: STORED)
+
+    @property
+    def steps(self) -> int:
+        """Of all trainings."""
+        return self.task(self.seeds[0]).recipe.steps * len(self.seeds) * len(self.stored)
 
 
 def _gpt(size: Size, batch_size: int, recipe: Recipe, seed: int) -> Task:
@@ -84,6 +101,21 @@ QUICK = Trial(
 """Enough to see that it works, and too little to see what a format costs."""
 
 
+def _state(size: Size, batch_size: int, warm_up: int, steps: int, seeds: tuple[int, ...]) -> tuple[Trial, ...]:
+    """A trial of state in 8 bits for each of two learning rates with each of two memories of squares."""
+    recipes = (
+        Recipe(lr, (0.9, beta2), weight_decay=0.1, max_norm=1.0, warm_up=warm_up, steps=steps)
+        for lr in (1e-3, 3e-3)
+        for beta2 in (0.999, 0.95)
+    )
+    return tuple(Trial(partial(_gpt, size, batch_size, recipe), seeds, STORED_8_BIT) for recipe in recipes)
+
+
+STATE_FULL = _state(Size(context=32, width=144, layers=4, heads=4), 8, warm_up=100, steps=1000, seeds=(0, 1, 2))
+
+STATE_QUICK = _state(Size(context=16, width=32, layers=1, heads=4), 8, warm_up=5, steps=20, seeds=(0, 1))
+
+
 @dataclass
 class Results:
     """What has been found so far.
@@ -105,10 +137,14 @@ class Results:
     device: str
     command: list[str]
     machine: Machine
-    losses: dict[str, dict[int, float]] = field(default_factory=lambda: {name: {} for name in STORED})
+    losses: dict[str, dict[int, float]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     complete: bool = False
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in self.trial.stored:
+            self.losses.setdefault(name, {})
 
     def differences(self, name: str) -> dict[int, float]:
         """How much higher the losses of a format are than those of :data:`REFERENCE`, by seed."""
@@ -142,7 +178,7 @@ class Results:
             "batch": task.batch_size,
             "seeds": list(self.trial.seeds),
             "spread": self.spread,
-            "rows": [self._row(name) for name in STORED],
+            "rows": [self._row(name) for name in self.trial.stored],
             "faults": self.faults,
         }
 
@@ -150,9 +186,9 @@ class Results:
         losses, differences = self.losses[name], self.differences(name)
         return {
             "key": name,
-            "title": STORED[name],
-            "formats": FORMAT_SETS[name]._asdict(),
-            "bytes": FORMATS[FORMAT_SETS[name].param].itemsize,
+            "title": self.trial.stored[name],
+            "formats": SETS[name]._asdict(),
+            "bytes": FORMATS[SETS[name].param].nbytes(1),
             "losses": [losses.get(seed) for seed in self.trial.seeds],
             "differences": [differences.get(seed) for seed in self.trial.seeds],
             "loss": fmean(losses.values()) if losses else None,
@@ -170,7 +206,7 @@ def run(results: Results, advance: Callable[[], object] = lambda: None) -> None:
     with repeatable():
         for seed in results.trial.seeds:
             task = results.trial.task(seed)
-            for name in STORED:
+            for name in results.trial.stored:
                 try:
                     loss = _trained(task, name, seed, results.device, advance)
                 except Exception as error:  # noqa: BLE001 (whatever breaks one, the others are to be had)
@@ -185,7 +221,7 @@ def run(results: Results, advance: Callable[[], object] = lambda: None) -> None:
 
 def _trained(task: Task, name: str, seed: int, device: str, advance: Callable[[], object]) -> float:
     """The loss on what is held out, after all steps."""
-    model, recipe, stored = task.model().to(device), task.recipe, FORMAT_SETS[name]
+    model, recipe, stored = task.model().to(device), task.recipe, SETS[name]
     dtype = getattr(torch, FORMATS[stored.param].planes[0].dtype)
     params = {key: nn.Parameter(param.detach().to(dtype)) for key, param in model.named_parameters()}
     optimizer = gpuopt.AdamW(

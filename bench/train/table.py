@@ -23,9 +23,10 @@ NOTE = (
 
 
 FORMATS_NOTE = (
-    "Losses are of held-out data after the last step, computed in float32 with the values that are stored; state is "
-    f"float32. The columns of seeds say how much higher they are than that of {formats.STORED[formats.REFERENCE]} from "
-    "the same seed, which is that of initial weights, of the order of batches and of stochastic rounding."
+    "Losses are of held-out data after the last step, computed in float32 with the values that are stored; state is in "
+    "float32 where nothing else is said. The columns of seeds say how much higher they are than that of "
+    f"{formats.STORED[formats.REFERENCE]} from the same seed, which is that of initial weights, of the order of batches "
+    "and of stochastic rounding."
 )
 
 
@@ -71,8 +72,9 @@ def _head(results: Results | formats.Results, console: Console) -> None:
 def formats_table(results: formats.Results) -> Table:
     """A row per format: its bytes, the mean of its losses, and what it is above float32 from each seed."""
     found = results.as_dict()
-    table = _table(found["title"])
-    table.add_column("weights", no_wrap=True)
+    recipe = found["recipe"]
+    table = _table(f"{found['title']}\nlr {recipe['lr']:g}, betas {recipe['betas']}")
+    table.add_column("kept as", no_wrap=True)
     for heading in ("bytes", "loss", *(f"seed {seed}" for seed in found["seeds"]), "mean"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in found["rows"]:

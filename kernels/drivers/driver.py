@@ -19,7 +19,7 @@ class Driver(Protocol):
     """
 
     TILE: int
-    """Elements that one program or thread takes at a time; tables are made with it."""
+    """Elements that one program or thread takes at a time, in whole blocks; tables are made with it."""
 
     DEVICE: str
     """The memory that it runs on: ``"cpu"`` or ``"cuda"``."""
