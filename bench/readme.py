@@ -96,12 +96,21 @@ def renewed(
         ValueError: It has no place for a block, or a run lacks a workload.
     """
     for name, block in blocks(results, training, stored, gpu).items():
-        begin, end = f"<!-- {name} -->\n", "<!-- end -->"
-        before, *rest = readme.split(begin)
-        if len(rest) != 1 or end not in rest[0]:
-            raise ValueError(f"the README must have one place for {name}, between comments, but has {len(rest)}")
-        readme = before + begin + block + "\n" + end + rest[0].partition(end)[2]
+        readme = put(readme, name, block, "the README")
     return readme
+
+
+def put(page: str, name: str, block: str, called: str) -> str:
+    """A page, ``called`` so in an error, with a block in its place.
+
+    Raises:
+        ValueError: It has no place for it, or several.
+    """
+    begin, end = f"<!-- {name} -->\n", "<!-- end -->"
+    before, *rest = page.split(begin)
+    if len(rest) != 1 or end not in rest[0]:
+        raise ValueError(f"{called} must have one place for {name}, between comments, but has {len(rest)}")
+    return before + begin + block + "\n" + end + rest[0].partition(end)[2]
 
 
 def blocks(
@@ -162,7 +171,7 @@ def gpu_table(results: Mapping[str, Any]) -> str:
         ]
         lines.append(cells)
     head = ["", "triton, of a copy", "cupy, of a copy", "triton, ms", *(f"x {name}" for name in THEIRS), "launches"]
-    return _table([*head, "host, us: triton", *THEIRS], lines)
+    return table([*head, "host, us: triton", *THEIRS], lines)
 
 
 def _call(row: Mapping[str, Any]) -> str:
@@ -177,7 +186,7 @@ def step_times(results: Mapping[str, Any], columns: Mapping[str, str]) -> str:
     workloads = _workloads(results, columns)
     cells = {key: {row["contender"]: _cell(row) for row in workloads[key]["rows"]} for key in columns}
     names = dict.fromkeys(row["contender"] for key in columns for row in workloads[key]["rows"] if row["step"])
-    return _table(
+    return table(
         ["", *columns.values()], [[name, *(cells[key].get(name, "none") for key in columns)] for name in names]
     )
 
@@ -197,7 +206,7 @@ def formats(results: Mapping[str, Any]) -> str:
         cells = [FORMAT_ROWS[key], f"{kept:g}", f"{moved:g}", _cell(ours), *shares, _cell(rows[BASE])]
         lines.append(cells)
     head = ["", "bytes stored", "moved in a step", f"{OURS_ON_CPU}, ms", "of a copy", f"x {BASE} in float32"]
-    return _table([*head, f"{BASE}, ms"], lines)
+    return table([*head, f"{BASE}, ms"], lines)
 
 
 def goals(results: Mapping[str, Any]) -> str:
@@ -215,7 +224,7 @@ def goals(results: Mapping[str, Any]) -> str:
         ]
         for goal in results["goals"]
     ]
-    return _table(["", "", "against", "times as fast, at least", "seen", ""], rows)
+    return table(["", "", "against", "times as fast, at least", "seen", ""], rows)
 
 
 def memory(results: Mapping[str, Any]) -> str:
@@ -225,7 +234,7 @@ def memory(results: Mapping[str, Any]) -> str:
         for row in _workloads(results, {MEMORY: ""})[MEMORY]["rows"]
         if row["extra_memory"] is not None
     ]
-    return _table(
+    return table(
         ["", "MB beyond parameters, gradients and state", "seconds of the first step beyond a usual one"], rows
     )
 
@@ -244,7 +253,7 @@ def trainings(training: Mapping[str, Any]) -> str:
                 row["missed"] if reached is None else f"{reached['seconds']:.3g}",
                 "" if row["share"] is None else f"{row['share']:.1%}",
             ]
-    return _table(head, [[contender, *values] for contender, values in cells.items()])
+    return table(head, [[contender, *values] for contender, values in cells.items()])
 
 
 def formats_training(stored: Mapping[str, Any]) -> str:
@@ -260,7 +269,7 @@ def formats_training(stored: Mapping[str, Any]) -> str:
         for row in stored["rows"]
     ]
     head = [f"{stored['title']}, {stored['numel']:,} parameters", "bytes of a weight", "loss from each seed"]
-    return _table([*head, "above float32", "in the mean"], rows)
+    return table([*head, "above float32", "in the mean"], rows)
 
 
 def _workloads(results: Mapping[str, Any], keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -275,7 +284,8 @@ def _cell(row: Mapping[str, Any]) -> str:
     return MARKS[row["status"]] if row["step"] is None else f"{row['step']['median'] * 1e3:.3g}"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """In Markdown."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
     return "\n".join([lines[0], "|---" * len(head) + "|", *lines[1:]])
 

@@ -32,7 +32,7 @@ FORMS = {
     "cuda array": host_cuda.run_array,
 }
 
-TILE = 64
+TILE = 128
 NUMELS = [0, 1, 2, 7, 8, 9, 127, TILE - 1, TILE, TILE + 1, 2 * TILE, 2 * TILE + 5, 0]
 
 each_case = pytest.mark.parametrize(

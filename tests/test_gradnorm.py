@@ -33,7 +33,7 @@ from gpuopt.verify.variants import UNIFORM
 
 DRIVERS = {name: entry.load() for name, entry in REGISTRY.items() if entry.device == "cpu"}
 
-TILE = 64
+TILE = 128
 NUMELS = [0, 1, 7, 8, 9, TILE - 1, TILE, TILE + 1, 5 * TILE + 3, 5000]
 
 each_driver = pytest.mark.parametrize("driver", DRIVERS)

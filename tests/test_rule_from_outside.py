@@ -48,7 +48,7 @@ VARIANTS = [Variant(lion.RULE, tuple(FORMATS[name] for name in names)) for names
 
 each_variant = pytest.mark.parametrize("variant", VARIANTS, ids=str)
 
-TILE = 64
+TILE = 128
 NUMELS = [0, 1, 7, 8, 9, TILE - 1, TILE, TILE + 1, 2 * TILE + 5]
 
 

@@ -32,7 +32,7 @@ from gpuopt.verify.variants import edge_hyper_rows, hyper_fields, with_epilogue
 
 FORMS = {"numba": numba_driver.run, "cuda table": host_cuda.run_table}
 
-TILE = 64
+TILE = 128
 NUMELS = [0, 1, 9, TILE - 1, 2 * TILE + 5]
 
 each_variant = pytest.mark.parametrize("variant", SIGNALLED, ids=str)

@@ -23,10 +23,10 @@ NOTE = (
 
 
 FORMATS_NOTE = (
-    "Losses are of held-out data after the last step, computed in float32 with the values that are stored; state is in "
+    "Losses are of held-out data after the last step, computed in float32 with the values that are stored; state is "
     "float32 where nothing else is said. The columns of seeds say how much higher they are than that of "
-    f"{formats.STORED[formats.REFERENCE]} from the same seed, which is that of initial weights, of the order of batches "
-    "and of stochastic rounding."
+    f"{formats.STORED[formats.REFERENCE]} from the same seed, which is that of initial weights, of the order of "
+    "batches and of stochastic rounding."
 )
 
 

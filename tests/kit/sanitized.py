@@ -20,7 +20,7 @@ FORMS = {"table": host_cuda.run_table, "array": host_cuda.run_array}
 FORMAT_SETS = [("fp32", "fp32"), ("bf16", "bf16"), ("fp64", "fp16")]
 """Formats of parameter and gradient: 4, 8 and again 8 elements a thread, the last in 64 bytes and in 16."""
 
-TILE = 64
+TILE = 128
 NUMELS = [0, 1, 2, 7, 8, 9, TILE - 1, TILE, TILE + 1, 2 * TILE + 5]
 
 
