@@ -434,6 +434,7 @@ def update(
     # Before the prologue: after it, some variants would spill.
     hyper = scalar_tuple(scalars + _PROLOGUE_FIELDS, FORMS.fields)
     p, g = FORMS.prologue(p, g, (grad_scale,) + scalar_tuple(scalars + 1, _PROLOGUE_FIELDS - 1))
+    # Taken apart here, and once more below, since a Triton function returns no None for a slot that is absent.
     if FORMS.restore is not None:
         if FORMS.state == 1:
             state = FORMS.restore(hyper, a)
@@ -527,11 +528,14 @@ def load(at, lane, mask, size, FORMS: tl.constexpr, SLOT: tl.constexpr, LANES: t
 
 @triton.jit
 def store(at, lane, mask, size, value, index, key, FORMS: tl.constexpr, SLOT: tl.constexpr, LANES: tl.constexpr):
-    """The opposite, by random bits of ``index`` and the halves of ``key`` if the format is random."""
+    """The opposite, by random bits of ``index`` and the halves of ``key`` if the format is random.
+
+    The scale of a block is stored once all that load it have found its new largest magnitude together.
+    """
     random = None
     if FORMS.slots[SLOT].salt is not None:
-        hashed = slot_key(key[0], key[1], FORMS.slots[SLOT].salt)
-        random = random_bits(index, hashed, FORMS.slots[SLOT].salt)
+        key_of_slot = slot_key(key[0], key[1], FORMS.slots[SLOT].salt)
+        random = random_bits(index, key_of_slot, FORMS.slots[SLOT].salt)
     if FORMS.slots[SLOT].top is not None:
         magnitude = _magnitude(value).to(tl.int32, bitcast=True)
         if mask is not None:
