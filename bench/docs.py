@@ -45,7 +45,7 @@ def losses(state: Mapping[str, Any]) -> str:
     ]
     rows = [
         [
-            f"lr {trial['recipe']['lr']:g}, betas {', '.join(f'{beta:g}' for beta in trial['recipe']['betas'])}",
+            f"lr {trial['recipe']['lr']:g}, betas {_listed(trial['recipe']['betas'])}",
             row["title"],
             ", ".join(f"{difference:+z.4f}" for difference in row["differences"]),
             f"{row['difference']:+z.4f}",
@@ -58,8 +58,33 @@ def losses(state: Mapping[str, Any]) -> str:
 
 
 def updates(embedding: Mapping[str, Any]) -> str:
-    """A row per optimizer, with its largest update in each training, as a multiple of the learning rate."""
-    raise NotImplementedError
+    """A row per optimizer, with its largest update in each training, as a multiple of the learning rate.
+
+    What did not train has its reason in place of the numbers.
+    """
+    trials = embedding["trials"]
+    head = ["", *(f"rows of {trial['width']}, betas {_listed(trial['betas'])}" for trial in trials)]
+    rows = []
+    for several in zip(*(trial["rows"] for trial in trials), strict=True):
+        cells = [_update(row) for row in several]
+        rows.append([_called(several[0]), *cells])
+    return table(head, rows)
+
+
+def _listed(betas: Sequence[float]) -> str:
+    return ", ".join(f"{beta:g}" for beta in betas)
+
+
+def _called(row: Mapping[str, Any]) -> str:
+    """An optimizer, with the version of its library."""
+    name, comma, kept = row["optimizer"].partition(",")
+    return f"{name} {row['version']}{comma}{kept}" if row["version"] else f"{name}{comma}{kept}"
+
+
+def _update(row: Mapping[str, Any]) -> str:
+    if row["status"] != "trained":
+        return f"{row['status']}: {row['why']}"
+    return f"{row['update']:,.0f}" if row["update"] >= 100 else f"{row['update']:.2f}"
 
 
 def main(arguments: Sequence[str]) -> None:

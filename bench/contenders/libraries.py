@@ -162,7 +162,7 @@ def guests(device: str) -> list[Contender]:
             library.name,
             device,
             partial(_set_up, library),
-            absent=partial(_absent, library),
+            absent=partial(absent, library),
             refuses=partial(_refuses, library),
             coarse=library.coarse,
             guest=True,
@@ -174,7 +174,8 @@ def guests(device: str) -> list[Contender]:
     ]
 
 
-def _absent(library: Library) -> str | None:
+def absent(library: Library) -> str | None:
+    """Why it cannot be imported; None when it can."""
     return None if find_spec(library.package) else f"{library.package} is not installed"
 
 

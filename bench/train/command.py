@@ -19,6 +19,7 @@ from gpuopt import machine
 from gpuopt.output import refuse, unwritable, write_json
 
 if TYPE_CHECKING:
+    from gpuopt.bench.train.embedding import Results as EmbeddingResults
     from gpuopt.bench.train.formats import Results as FormatResults
     from gpuopt.bench.train.formats import Trial
     from gpuopt.bench.train.results import Results
@@ -51,6 +52,13 @@ def train(
         bool,
         typer.Option("--state", help="Instead, train a GPT with state in 8 bits and in float32; writes state.json."),
     ] = False,
+    embedding: Annotated[
+        bool,
+        typer.Option(
+            "--embedding",
+            help="Instead, see how large steps become where an embedding's rows are rare; writes embedding.json.",
+        ),
+    ] = False,
 ) -> None:
     """Trains a small GPT on text and a classifier on images, with gpuopt's drivers and torch.optim side by side."""
     for package in PACKAGES:
@@ -60,11 +68,13 @@ def train(
 
     scale = tasks.QUICK if quick else tasks.FULL
     chosen = list(dict.fromkeys(only or scale))
-    for given, name in ((formats, "--formats"), (state, "--state")):
-        if given and only:
+    given = {"--formats": formats, "--state": state, "--embedding": embedding}
+    instead = [name for name, is_given in given.items() if is_given]
+    for name in instead:
+        if only:
             refuse(f"--only must not be given with {name}, which is of a task of its own.")
-    if formats and state:
-        refuse("--state must not be given with --formats: each is of trainings of its own.")
+    if len(instead) > 1:
+        refuse(f"{instead[1]} must not be given with {instead[0]}: each is of trainings of its own.")
     for name in chosen:
         if name not in scale:
             refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}.")
@@ -79,6 +89,8 @@ def train(
         raise typer.Exit(compare_formats(scale_name, where, out, console))
     if state:
         raise typer.Exit(compare_state(scale_name, where, out, console))
+    if embedding:
+        raise typer.Exit(compare_embedding(scale_name, where, out, console))
     raise typer.Exit(compare({name: scale[name] for name in chosen}, scale_name, where, out, console))
 
 
@@ -159,6 +171,25 @@ def compare_state(scale: str, device: str, out: Path, console: Console) -> int:
     return _written(every, {"trials": [results.as_dict() for results in every]}, out / "state.json", console)
 
 
+def compare_embedding(scale: str, device: str, out: Path, console: Console) -> int:
+    """Trains an embedding by every optimizer, shows and writes; returns the exit code, as :func:`compare_formats`."""
+    from gpuopt.bench.train import embedding, table
+
+    load, begun = machine.OthersLoad(), time.perf_counter()
+    size = embedding.QUICK if scale == "quick" else embedding.FULL
+    results = embedding.Results(size, scale, device, ["gpuopt", *sys.argv[1:]], machine.describe())
+    try:
+        with _progress(console) as progress:
+            steps = size.steps * len(embedding.TRIALS) * len(embedding.optimizers())
+            embedding.run(results, partial(progress.advance, progress.add_task("train an embedding", total=steps)))
+    except KeyboardInterrupt:
+        console.print(INTERRUPTION, style="bold red")
+    results.seconds = time.perf_counter() - begun
+    results.machine["others_load"] = load.share()
+    table.show_embedding(results, console)
+    return _written([results], results.as_dict(), out / "embedding.json", console)
+
+
 def _train_in_formats(trials: Sequence[Trial], scale: str, device: str, console: Console) -> list[FormatResults]:
     """What came of each trial, as far as it came."""
     from gpuopt.bench.train import formats
@@ -181,7 +212,9 @@ def _train_in_formats(trials: Sequence[Trial], scale: str, device: str, console:
     return every
 
 
-def _written(every: Sequence[FormatResults], found: Mapping[str, Any], path: Path, console: Console) -> int:
+def _written(
+    every: Sequence[FormatResults | EmbeddingResults], found: Mapping[str, Any], path: Path, console: Console
+) -> int:
     """Writes what was found, and says so; returns the exit code."""
     write_json(found, path)
     _say_what_was_written([path], sum(results.seconds for results in every), console)

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuopt.bench.noise import BUSY
-from gpuopt.bench.train import formats
+from gpuopt.bench.train import embedding, formats
 from gpuopt.bench.train.lockstep import TURN, Training
 from gpuopt.bench.train.results import Contest, Results, times
 from gpuopt.bench.train.ways import REFERENCE
@@ -27,6 +27,13 @@ FORMATS_NOTE = (
     "float32 where nothing else is said. The columns of seeds say how much higher they are than that of "
     f"{formats.STORED[formats.REFERENCE]} from the same seed, which is that of initial weights, of the order of "
     "batches and of stochastic rounding."
+)
+
+
+EMBEDDING_NOTE = (
+    f"The largest change of an element in a step, from the {embedding.FIRST + 1}th on, as a multiple of the learning "
+    "rate. Tokens are drawn by Zipf's law, and gradients have zeros for those that are not in a batch. The loss is of "
+    f"batches, the mean of the last {embedding.LAST}."
 )
 
 
@@ -60,7 +67,20 @@ def show_formats(results: formats.Results, console: Console) -> None:
         console.print(Text(f"WRONG: {fault}", style="bold red"))
 
 
-def _head(results: Results | formats.Results, console: Console) -> None:
+def show_embedding(results: embedding.Results, console: Console) -> None:
+    """Prints how large steps became."""
+    _head(results, console)
+    for table in embedding_tables(results):
+        console.print(table)
+    for optimizer, why in dict.fromkeys((row.optimizer, row.why) for rows in results.rows.values() for row in rows):
+        if why is not None:
+            console.print(Text(f" {optimizer}: {why}", style="dim"))
+    console.print(Text(EMBEDDING_NOTE, style="dim"))
+    for fault in results.faults:
+        console.print(Text(f"WRONG: {fault}", style="bold red"))
+
+
+def _head(results: Results | formats.Results | embedding.Results, console: Console) -> None:
     """What it ran on."""
     machine = results.machine
     versions = ", ".join(f"{name} {version or '(none)'}" for name, version in machine["versions"].items())
@@ -83,6 +103,31 @@ def formats_table(results: formats.Results) -> Table:
         cells = ["" if value is None else f"{value:+z.4f}" for value in above]
         table.add_row(row["title"], str(row["bytes"]), loss, *cells)
     return table
+
+
+def embedding_tables(results: embedding.Results) -> Iterator[Table]:
+    """One for each trial, with a row per optimizer: its largest step, and that over the reference's."""
+    found = results.as_dict()
+    for trial in found["trials"]:
+        table = _table(f"An embedding of {found['tokens']:,} rows of {trial['width']}, betas {trial['betas']}")
+        table.add_column("optimizer", no_wrap=True)
+        for heading in ("largest step\nover lr", f"over that of\n{embedding.REFERENCE}", "in\nstep", "\nloss"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(f"at most\n{found['goal']:g}", no_wrap=True)
+        for row in trial["rows"]:
+            if row["loss"] is None:
+                table.add_row(row["optimizer"], row["status"], style="dim")
+                continue
+            step = "" if row["step"] is None else f"{row['step']:,}"
+            met = {True: "met", False: "missed", None: ""}[row["met"]]
+            loss = f"{row['loss']:.4f}"
+            table.add_row(row["optimizer"], _number(row["update"]), _number(row["ratio"]), step, loss, met)
+        yield table
+
+
+def _number(value: float | None) -> str:
+    """With three digits, or all before the point."""
+    return "" if value is None else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def contest_table(contest: Contest) -> Table:

@@ -106,7 +106,7 @@ def gpt(size: Size, batch_size: int, recipe: Recipe, goal: float, evaluate_every
     return Task(
         key="gpt",
         title=f"GPT, {size.layers} layers of width {size.width}, on the characters of Python's manual",
-        model=partial(_seeded, partial(GPT, len(text.characters), size), seed),
+        model=partial(seeded, partial(GPT, len(text.characters), size), seed),
         batch=batch,
         batch_size=batch_size,
         held_out=windows(held_out, np.linspace(0, len(held_out) - size.context - 1, HELD_OUT_WINDOWS).astype(int)),
@@ -138,7 +138,7 @@ def digits(channels: int, batch_size: int, recipe: Recipe, goal: float, evaluate
     return Task(
         key="digits",
         title="Convolutional net on scikit-learn's handwritten digits",
-        model=partial(_seeded, partial(conv_net, channels)),
+        model=partial(seeded, partial(conv_net, channels)),
         batch=batch,
         batch_size=batch_size,
         held_out=(torch.from_numpy(images.held_out), torch.from_numpy(images.held_out_labels)),
@@ -155,7 +155,8 @@ def digits(channels: int, batch_size: int, recipe: Recipe, goal: float, evaluate
     )
 
 
-def _seeded(make: Callable[[], nn.Module], seed: int = SEED) -> nn.Module:
+def seeded(make: Callable[[], nn.Module], seed: int = SEED) -> nn.Module:
+    """What ``make`` makes, with weights that are drawn from a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
