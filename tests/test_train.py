@@ -7,7 +7,10 @@
   broken: each is named and not ranked, and the others train on. One that cannot run here says why.
 - The data is real, and what a model is evaluated on is never trained on; batches are the same at every call.
 - The models learn. gpuopt's drivers for the host end with the same bits, close to torch's in every loss.
-- Each format of weights is trained from every seed, with float32 state, and its loss compared with that of float32.
+- Each format of weights is trained from every seed, with float32 state, and its loss compared with that of float32. So
+  is state in 8 bits, by every recipe.
+- Of an embedding's training, the largest change of an element is found where it is, and compared with exact averages'.
+  Rare tokens are rare. Other libraries that are absent, or refuse, say so in their own words; only ours are faults.
 - JSON, tables and pictures tell all of it. Ctrl-C keeps what was done, and a task that cannot be made the others; what
   cannot be done is refused before any work. Where there is a GPU that PyTorch does not see, that is said.
 """
@@ -16,7 +19,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -32,14 +35,16 @@ from torch import nn
 from typer.testing import CliRunner
 
 import gpuopt
-from gpuopt.bench.train import command, curves, data, formats, lockstep, table, tasks, ways
+from gpuopt.bench import docs
+from gpuopt.bench.contenders.libraries import LIBRARIES
+from gpuopt.bench.train import command, curves, data, embedding, formats, lockstep, table, tasks, ways
 from gpuopt.bench.train.gpt import Size
 from gpuopt.bench.train.lockstep import Point, Training
 from gpuopt.bench.train.results import EARLY, Contest, Results
 from gpuopt.bench.train.tasks import Recipe, Task
 from gpuopt.bench.train.ways import REFERENCE, Stepping, Way
 from gpuopt.bench.workloads import FORMAT_SETS
-from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.formats import BLOCK, FORMATS
 from gpuopt.machine import describe
 from gpuopt.output import UNUSABLE
 
@@ -594,6 +599,201 @@ def test_command_for_formats_writes_what_was_done(
     assert len(done) == (list(formats.STORED).index("split24") if interrupted else 2 * len(formats.STORED))
 
 
+# state in 8 bits
+
+STATE_TRIALS = tuple(replace(TRIAL, stored=formats.STORED_8_BIT, seeds=(seed,)) for seed in (3, 4))
+"""Two trials that differ by something."""
+
+
+def test_state_is_stored_as_it_says(made: list[Any]) -> None:
+    for trial in STATE_TRIALS:
+        formats.run(formats.Results(trial, "tiny", "cpu", ["bench"], describe()))
+    for name, optimizer in zip(2 * list(formats.STORED_8_BIT), made, strict=True):
+        stored = formats.SETS[name]
+        assert optimizer.param_groups[0]["params"][0].dtype == getattr(torch, FORMATS[stored.param].planes[0].dtype)
+        assert optimizer.state_dtype == (None if name == formats.REFERENCE else "8bit")
+        for state in optimizer.state.values():
+            assert ("exp_avg" in state, "exp_avg_sq_codes" in state) == (stored.state == "fp32", stored.state == "8bit")
+
+
+def test_trials_of_state_are_of_every_recipe_and_a_million_parameters() -> None:
+    for trials, steps, seeds in ((formats.STATE_FULL, 1000, 3), (formats.STATE_QUICK, 20, 2)):
+        recipes = [trial.task(0).recipe for trial in trials]
+        assert {(recipe.lr, recipe.betas) for recipe in recipes} == set(
+            product((1e-3, 3e-3), ((0.9, 0.999), (0.9, 0.95)))
+        )
+        assert {(recipe.weight_decay, recipe.max_norm, recipe.steps) for recipe in recipes} == {(0.1, 1.0, steps)}
+        assert {(len(trial.seeds), *trial.stored) for trial in trials} == {(seeds, *formats.STORED_8_BIT)}
+    params = list(formats.STATE_FULL[0].task(0).model().parameters())
+    assert sum(param.numel() for param in params) >= 1_000_000
+    assert any(param.shape[-1] % BLOCK for param in params)  # blocks go over the ends of rows
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_command_for_state_writes_what_was_done(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(task: Task, name: str, seed: int, *rest: Any) -> float:
+        if interrupted and seed == 4:
+            raise KeyboardInterrupt
+        return 2.0
+
+    monkeypatch.setattr(formats, "_trained", trained)
+    monkeypatch.setattr(formats, "STATE_QUICK", STATE_TRIALS)
+    ran = CliRunner().invoke(command.app, ["--quick", "--state", "--device", "cpu", "--out", str(tmp_path)])
+    assert ran.exit_code == (command.INTERRUPTED if interrupted else 0), ran.output
+    trials = json.loads((tmp_path / "state.json").read_text())["trials"]
+    assert [trial["complete"] for trial in trials] == [True, not interrupted]
+    assert [[row["losses"] for row in trial["rows"]] for trial in trials] == [
+        [[2.0]] * 4,
+        [[None if interrupted else 2.0]] * 4,
+    ]
+
+
+# steps of an embedding
+
+SIZE = embedding.Size(tokens=BLOCK, batch=8, steps=embedding.FIRST + 5)
+
+TINY = embedding.Trial(width=3 * BLOCK // 4, betas=(0.9, 0.999))
+
+
+def of_embedding(size: embedding.Size = SIZE) -> embedding.Results:
+    results = embedding.Results(size, "tiny", "cpu", ["bench"], describe())
+    results.rows = {TINY: []}
+    return results
+
+
+class Jump(torch.optim.Optimizer):
+    """Changes one element of its last parameter, at each step by what comes next in ``jumps``."""
+
+    def __init__(self, params: list[nn.Parameter], jumps: Iterable[float]) -> None:
+        super().__init__(params, {})
+        self.jumps = iter(jumps)
+
+    @torch.no_grad()
+    def step(self) -> None:  # type: ignore[override]
+        self.param_groups[0]["params"][-1][3, 5] += next(self.jumps)
+
+
+def jumping(jumps: list[float], name: str = embedding.REFERENCE, **options: Any) -> embedding.Optimizer:
+    return embedding.Optimizer(name, lambda params, betas: Jump(params, jumps), **options)
+
+
+def test_the_largest_step_is_found_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = [100.0] * embedding.FIRST + [0.25, -0.5, 0.125, 0.5, 0.0]
+    ours = [0.0] * embedding.FIRST + [0.0, 0.0, 0.0, 0.0, -0.5625]
+    monkeypatch.setattr(embedding, "LR", 0.125)
+    every = [jumping(exact), jumping(ours, "good", ours=True), jumping([2 * jump for jump in ours], "bad", ours=True)]
+    monkeypatch.setattr(embedding, "optimizers", lambda: every)
+    results, told = of_embedding(), []
+    embedding.run(results, lambda: told.append(1))
+    found = json.loads(json.dumps(results.as_dict(), allow_nan=False))
+    (trial,) = found["trials"]
+    assert (found["complete"], found["faults"], len(told)) == (True, [], 3 * SIZE.steps)
+    reference, good, _ = trial["rows"]
+    assert (reference["update"], reference["step"]) == (pytest.approx(4, rel=1e-5), embedding.FIRST + 1)
+    assert (good["update"], good["step"]) == (pytest.approx(4.5, rel=1e-5), embedding.FIRST + 4)
+    assert [row["ratio"] for row in trial["rows"]] == pytest.approx([1, 1.125, 2.25], rel=1e-5)
+    monkeypatch.setattr(embedding, "GOAL", 1.2)
+    assert [row["met"] for row in results.as_dict()["trials"][0]["rows"]] == [None, True, False]
+
+
+def test_every_optimizer_trains_or_says_why_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    guests = [library for library in LIBRARIES if library.coarse is not None]
+    monkeypatch.setattr(embedding, "version", lambda package: "1.0")
+    monkeypatch.setattr(embedding, "absent", lambda library: "it is absent" if library is guests[0] else None)
+
+    def missing(module: str) -> Any:
+        raise NotImplementedError("Quantization requires a CUDA device.")
+
+    monkeypatch.setattr(embedding, "import_module", missing)
+    results = of_embedding()
+    embedding.run(results)
+    (rows,) = results.rows.values()
+    assert [row.optimizer for row in rows] == [
+        "torch, float32",
+        "gpuopt, float32",
+        "gpuopt, 8 bits",
+        *(f"{library.package}, 8 bits" for library in guests),
+    ]
+    exact, plain, eight_bit, first, *others = rows
+    assert plain.update == pytest.approx(exact.update, rel=1e-3)
+    assert plain.loss == pytest.approx(exact.loss, rel=1e-4)
+    assert eight_bit.update == pytest.approx(exact.update, rel=0.2)
+    assert eight_bit.update != pytest.approx(exact.update, rel=1e-4)
+    assert (first.status, first.why, first.version) == ("skipped", "it is absent", None)
+    for row in others:
+        assert (row.status, row.version) == ("refused", "1.0")
+        assert row.why == "NotImplementedError: Quantization requires a CUDA device."
+    assert results.faults == []
+    to = console()
+    table.show_embedding(results, to)
+    text = to.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    assert all(f" {row.optimizer} " in text for row in rows)
+    assert f"{first.optimizer}: it is absent" in text
+    head, _, *lines = docs.updates(results.as_dict()).splitlines()
+    assert head == "|  | rows of 96, betas 0.9, 0.999 |"
+    assert lines[2:4] == [
+        f"| gpuopt, 8 bits | {eight_bit.update:.2f} |",
+        f"| {first.optimizer} | skipped: it is absent |",
+    ]
+    assert lines[4].startswith(f"| {guests[1].package} 1.0, 8 bits | refused: NotImplementedError: Quantization")
+
+
+def test_optimizer_that_diverges_or_breaks_is_a_fault_unless_it_is_a_librarys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(embedding, "version", lambda package: "1.0")
+    monkeypatch.setattr(embedding, "absent", lambda library: None)
+    diverging = [0.0] * 3 + [float("nan")]
+    every = [jumping(diverging), jumping([], "short"), jumping(diverging, "theirs", library=LIBRARIES[0])]
+    monkeypatch.setattr(embedding, "optimizers", lambda: every)
+    results = of_embedding()
+    embedding.run(results)
+    where = "with width 96 and betas (0.9, 0.999)"
+    assert results.faults == [
+        f"{embedding.REFERENCE} diverged {where}: a parameter was not finite after step 3",
+        f"short broke {where}: StopIteration: ",
+    ]
+    assert [row.status for row in results.rows[TINY]] == ["diverged", "broken", "diverged"]
+
+
+def test_tokens_are_drawn_by_zipfs_law_and_have_successors() -> None:
+    text = embedding.Text(tokens=50, batch=20_000)
+    here, follows = text.batch(0)
+    assert all(torch.equal(one, other) for one, other in zip(text.batch(0), (here, follows), strict=True))
+    assert not torch.equal(text.batch(1)[0], here)
+    counts = here.bincount(minlength=50).sort(descending=True).values
+    expected = 20_000 / np.arange(1, 51) / (1 / np.arange(1, 51)).sum()
+    assert (np.abs(counts.numpy() - expected) < 6 * np.sqrt(expected)).all()
+    commonest = here.bincount().argmax()
+    assert (follows[here == commonest].bincount().max() / (here == commonest).sum()).item() > 0.45
+
+
+def test_blocks_go_over_the_ends_of_rows_and_not() -> None:
+    assert {(trial.width % BLOCK == 0, trial.betas) for trial in embedding.TRIALS} == set(
+        product((False, True), ((0.9, 0.999), (0.9, 0.95)))
+    )
+    assert embedding.FULL.steps >= 1500
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_command_for_an_embedding_writes_what_was_done(
+    interrupted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trained(trial: embedding.Trial, size: embedding.Size, optimizer: embedding.Optimizer, *rest: Any) -> Any:
+        if interrupted and optimizer.ours and trial == embedding.TRIALS[1]:
+            raise KeyboardInterrupt
+        return embedding.Row(optimizer.name, optimizer.ours, update=1.0, step=12, loss=2.0)
+
+    monkeypatch.setattr(embedding, "_trained", trained)
+    ran = CliRunner().invoke(command.app, ["--quick", "--embedding", "--device", "cpu", "--out", str(tmp_path)])
+    assert ran.exit_code == (command.INTERRUPTED if interrupted else 0), ran.output
+    found = json.loads((tmp_path / "embedding.json").read_text())
+    assert (found["complete"], found["schema"]) == (not interrupted, embedding.SCHEMA)
+    every = len(embedding.optimizers())
+    assert [len(trial["rows"]) for trial in found["trials"]] == ([every, 2, 0, 0] if interrupted else [every] * 4)
+
+
 # the command
 
 
@@ -720,6 +920,9 @@ def test_gpu_that_is_not_trained_on_is_told_of(
     [
         (["--only", "llama"], "--only must be one of gpt, digits, but is 'llama'."),
         (["--only", "gpt", "--formats"], "--only must not be given with --formats, which is of a task of its own."),
+        (["--only", "gpt", "--state"], "--only must not be given with --state, which is of a task of its own."),
+        (["--state", "--formats"], "--state must not be given with --formats: each is of trainings of its own."),
+        (["--state", "--embedding"], "--embedding must not be given with --state: each is of trainings of its own."),
         (["--device", "tpu"], "--device must be cpu or cuda, but is 'tpu'."),
         (["--device", "cuda"], "--device is cuda, but PyTorch sees no GPU here."),
         (["--out", "/dev/null/folder"], "--out must be a folder that can be written, but /dev/null/folder is not: "),

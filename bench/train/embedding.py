@@ -52,6 +52,9 @@ GOAL = 1.1
 
 Status = Literal["trained", "diverged", "refused", "broken", "skipped"]
 
+FAULTS: dict[Status, str] = {"diverged": "diverged", "broken": "broke"}
+"""What is wrong where it is ours or PyTorch's, and what is said of it."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -223,10 +226,10 @@ class Results:
     def faults(self) -> list[str]:
         """Sentences about optimizers that broke or diverged, but for those of other libraries."""
         return [
-            f"{row.optimizer} {row.status} with width {trial.width} and betas {trial.betas}: {row.why}"
+            f"{row.optimizer} {FAULTS[row.status]} with width {trial.width} and betas {trial.betas}: {row.why}"
             for trial, rows in self.rows.items()
             for row in rows
-            if row.version is None and row.status in ("broken", "diverged")
+            if row.version is None and row.status in FAULTS
         ]
 
     def as_dict(self) -> dict[str, Any]:
