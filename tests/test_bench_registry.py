@@ -32,8 +32,20 @@ from gpuopt.bench.contenders.torch import preparation, torch_params
 from gpuopt.bench.optimizers import OPTIMIZERS
 from gpuopt.bench.problem import FACTORS, POOL, REMAINDER, WARM_UP, Deviation, Problem, storage
 from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes, llama
-from gpuopt.bench.workloads import DECISIVE, FORMAT_SETS, GROUPS, JUDGED, TAILS, Workload, decides, workloads
+from gpuopt.bench.workloads import (
+    DECISIVE,
+    EIGHT_BIT_SETS,
+    FORMAT_SETS,
+    GROUPS,
+    JUDGED,
+    TAILS,
+    Workload,
+    decides,
+    workloads,
+)
 from gpuopt.plan import Plan
+
+SETS = FORMAT_SETS | EIGHT_BIT_SETS
 
 PUBLISHED = {
     "resnet-50": 25_557_032,
@@ -124,7 +136,7 @@ def test_a_gpu_has_the_models_in_full_and_a_cpu_has_not():
 def test_every_rule_format_and_tail_is_there(device):
     found = workloads(device)
     assert {workload.optimizer_name for workload in found} == set(OPTIMIZERS)
-    assert {workload.formats_name for workload in found} == set(FORMAT_SETS)
+    assert {workload.formats_name for workload in found} == set(SETS)
     assert {workload.tail for workload in found} == {(), *TAILS}
     assert {"10000x1000", "1000x64", "200x100000"} <= {workload.shapes_name for workload in found}
 
@@ -168,6 +180,9 @@ def test_goals_are_of_workloads_and_contenders_that_exist():
         (Workload("", "AdamW", "one-20m", "split24-stochastic-state"), 16),
         (Workload("", "AdamW", "one-20m", "stochastic-fp32-state"), 22),
         (Workload("", "AdamW", "one-20m", "stochastic"), 14),
+        (Workload("", "AdamW", "one-20m", "8bit"), 16.125),
+        (Workload("", "AdamW", "one-20m", "split24-8bit"), 12.125),
+        (Workload("", "AdamW", "one-20m", "stochastic-8bit"), 10.125),
         (Workload("", "AdamW", "one-20m", tail=TAILS[0]), 36),
         (Workload("", "AdamW", "one-20m", tail=TAILS[1]), 40),
         (Workload("", "Adam", "one-20m", new_grads=True), 28),
@@ -180,7 +195,17 @@ def test_bytes_are_those_of_the_algorithm(workload, per_element):
 
 @pytest.mark.parametrize(
     ("formats", "per_element"),
-    [("fp32", 12), ("bf16", 6), ("split32", 12), ("split24", 11), ("split24-stochastic-state", 7), ("stochastic", 6)],
+    [
+        ("fp32", 12),
+        ("bf16", 6),
+        ("split32", 12),
+        ("split24", 11),
+        ("split24-stochastic-state", 7),
+        ("stochastic", 6),
+        ("8bit", 6.0625),
+        ("split24-8bit", 5.0625),
+        ("stochastic-8bit", 4.0625),
+    ],
 )
 def test_what_is_stored_is_parameters_with_what_is_beside_them_and_state(formats, per_element):
     assert Workload("", "AdamW", "one-20m", formats).stored == per_element * 20_000_000
@@ -299,7 +324,7 @@ def test_bits_may_differ_where_gradients_are_clipped():
 KINDS = [
     *({"optimizer_name": name} for name in OPTIMIZERS),
     *({"optimizer_name": name, "front": "arrays"} for name in ("Adam", "AdamW", "RMSprop")),
-    *({"optimizer_name": "AdamW", "formats_name": formats} for formats in FORMAT_SETS if formats != "fp32"),
+    *({"optimizer_name": "AdamW", "formats_name": formats} for formats in SETS if formats != "fp32"),
     *({"optimizer_name": "AdamW", "tail": tail} for tail in TAILS),
     {"optimizer_name": "Adam", "new_grads": True},
     {"optimizer_name": "Adam", "parts": 3},
@@ -380,7 +405,7 @@ def test_tail_that_leaves_gradients_is_wrong(few):
     assert ours.judge(workload, problem.deviation(outcome, problem.expected()))[0] == "wrong"
 
 
-@pytest.mark.parametrize("formats", FORMAT_SETS)
+@pytest.mark.parametrize("formats", SETS)
 def test_what_is_launched_is_stored_as_the_workload_says(formats, few, monkeypatch):
     launched = []
     monkeypatch.setattr(Plan, "__init__", spied(Plan.__init__, lambda plan, *_: launched.append(plan)))
@@ -390,7 +415,7 @@ def test_what_is_launched_is_stored_as_the_workload_says(formats, few, monkeypat
     assert [plan.variants for plan in launched] == [[workload.variant]]
 
 
-@pytest.mark.parametrize("formats", [name for name, stored in FORMAT_SETS.items() if stored.param.startswith("split")])
+@pytest.mark.parametrize("formats", [name for name, stored in SETS.items() if stored.param.startswith("split")])
 def test_remainder_that_is_off_by_one_is_wrong(formats, few):
     workload = few(optimizer_name="AdamW", formats_name=formats)
     problem = Problem(workload, "cpu")
@@ -404,7 +429,9 @@ def test_remainder_that_is_off_by_one_is_wrong(formats, few):
     assert problem.deviation(outcome, expected)[:2] == (False, 1.0)
 
 
-@pytest.mark.parametrize("formats", [name for name in FORMAT_SETS if "stochastic" in name])
+@pytest.mark.parametrize(
+    "formats", [name for name, stored in SETS.items() if "stochastic" in name or stored.state == "8bit"]
+)
 def test_other_random_bits_are_wrong(formats, few, monkeypatch):
     monkeypatch.setattr("gpuopt.bench.contenders.ours.storage", lambda formats: {**storage(formats), "seed": 1})
     workload = few(optimizer_name="AdamW", formats_name=formats)
@@ -435,6 +462,9 @@ def test_what_torch_has_not_is_said(few):
         theirs = few(optimizer_name="AdamW", formats_name=formats)
         for way in ("fused", "foreach", "for-loop"):
             assert by_name[f"torch {way}"].refuses(theirs) == "torch.optim keeps no remainder and rounds to nearest"
+    for formats in EIGHT_BIT_SETS:
+        theirs = few(optimizer_name="AdamW", formats_name=formats)
+        assert by_name["torch fused"].refuses(theirs) == "torch.optim keeps no state in 8 bits"
     assert "takes too long" in by_name["torch compiled"].refuses(few(optimizer_name="Adam"))
     in_parts = few(optimizer_name="Adam", parts=2)
     assert by_name["torch compiled"].refuses(in_parts) == (
