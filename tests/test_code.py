@@ -3,6 +3,8 @@
 - Occupancy is that of NVIDIA's own calculator (``cuda_occupancy.h``, from Triton's wheel) for any registers, shared
   memory and warps; the limits of an architecture, and the bytes that must be in flight, are those of NVIDIA's headers.
 - Of a listing, the way of a full tile is counted alone: not the masked loop, not the slow calls, and no loop twice.
+- Where threads share scales, these are waited for but not counted as moved, and a warp goes on as one that has not
+  parted. All else must be moved as ever.
 - A slot's load is told from those of tables and scalars. What is in flight is what is asked for before the first
   answer is needed; a load that waits for another counts as a wait.
 - The section has the keys of ``bench/SCHEMA.md``, is JSON, and names what it had to leave out and why.
@@ -260,6 +262,41 @@ loop:
     assert traffic(way, table=False) == Traffic(loads=(2, 8), stores=(8,), in_flight=10, waits=1)
 
 
+SHARED = STEP.replace(
+    """    STG.E.128 desc[UR4][R16.64], R20
+    EXIT
+slow:""",
+    """    STG.E.128 desc[UR4][R16.64], R20
+    BRA.DIV UR8, parted
+    SHFL.BFLY PT, R30, R20, 0x8, 0x1f
+joined:
+    FMUL R30, R30, R32
+    @!P3 ST.E desc[UR4][R18.64], R30
+    EXIT
+parted:
+    WARPSYNC.COLLECTIVE R53, joined
+    SHFL.BFLY P5, R30, R20, R5, R4
+    BRA joined
+slow:""",
+).replace("    FMUL R28, R12, R12\n", "    LD.E R32, desc[UR4][R18.64]\n    FMUL R28, R12, R12\n")
+"""Beside that, threads exchange what one of them stores for all; what was so stored before is loaded at the start."""
+
+
+def test_a_warp_that_has_not_parted_goes_on():
+    opcodes = [each.opcode for each in full_tile(instructions(listing(SHARED)))]
+    assert (opcodes.count("BRA.DIV"), opcodes.count("SHFL.BFLY"), opcodes[-2:]) == (1, 1, ["ST.E", "EXIT"])
+    assert "WARPSYNC.COLLECTIVE" not in opcodes
+
+
+def test_what_threads_share_is_waited_for_and_not_moved():
+    way = full_tile(instructions(listing(SHARED)))
+    assert traffic(way, table=True, scale=4) == Traffic(loads=(16, 16), stores=(16,), in_flight=32, waits=3)
+    late = SHARED.replace("[UR4][R18.64]\n    FMUL R28", "[UR4][R20.64]\n    FMUL R28")  # where is loaded
+    assert traffic(full_tile(instructions(listing(late))), table=True, scale=4).waits == 4
+    plain = SHARED.replace("LD.E R32", "LDG.E R32")
+    assert traffic(full_tile(instructions(listing(plain))), table=True).loads == (16, 16, 4)
+
+
 def test_a_kernel_that_stores_nothing_is_refused():
     with pytest.raises(ValueError, match="must store to global memory, but this one does not"):
         full_tile(instructions(listing("EXIT")))
@@ -344,15 +381,39 @@ def test_the_limit_is_what_takes_longest(monkeypatch, waits, length, limit):
     kernel = figures.Kernel("triton", "step", SIMPLEST, "sm_90")
     moved = Traffic((16,) * 4, (16,) * 3, in_flight=4 if waits else 64, waits=waits)
     monkeypatch.setattr(figures, "full_tile", lambda code: [SimpleNamespace(kind="FADD", guard="")] * length)
-    monkeypatch.setattr(figures, "traffic", lambda way, table: moved)
+    monkeypatch.setattr(figures, "traffic", lambda way, table, scale: moved)
     monkeypatch.setattr(figures.sass, "resources", lambda cubin: {"REG": 64, "STACK": 0})
     found = figures.figures(kernel, ahead.Compiled("", b"", warps=4), [])
     assert (found["limit"], found["instructions"], found["occupancy"]) == (limit, length / 4, 0.5)
     assert found["bytes_in_flight"] == 32 * 32 * moved.in_flight
 
 
+IN_BLOCKS = [variant for variant in VARIANTS if variant.in_blocks]
+
+
+@pytest.mark.parametrize("variant", IN_BLOCKS[:2], ids=str)
+def test_the_figures_of_a_kernel_in_blocks(variant):
+    for kernel in figures.section([variant], ("sm_90",))["kernels"]:
+        elements = driver.TILE // (32 * driver.OPTIONS["num_warps"])
+        assert (kernel["elements"], kernel["vector_bytes"], kernel["stack"]) == (elements, elements, 0)
+        loaded = sum(
+            plane.storage.itemsize for _, plane in variant.planes.values() if plane.block == 1
+        )  # of an element, without scales
+        warps = kernel["occupancy"] * GPUS["sm_90"].warps
+        assert kernel["bytes_in_flight"] <= warps * 32 * elements * loaded
+        assert kernel["budget"] == round(GPUS["sm_90"].issue_slots(variant.bytes_per_element), 1)
+
+
+def test_codes_of_which_some_are_not_moved_are_named(monkeypatch):
+    some = Traffic((16, 16, 16, 16, 8), (16, 16, 8, 8), 72, 1)
+    monkeypatch.setattr(figures, "traffic", lambda way, table, scale: some)
+    found = figures.section(IN_BLOCKS[:1], ("sm_90",), ("triton",))
+    (skipped,) = found["skipped"]
+    assert "must load 10 bytes for each element that it stores, but loads 72 and stores 48" in skipped["why"]
+
+
 def test_what_cannot_be_read_is_named(monkeypatch):
-    monkeypatch.setattr(figures, "traffic", lambda way, table: Traffic((16,), (16,) * 3, 16, 1))
+    monkeypatch.setattr(figures, "traffic", lambda way, table, scale: Traffic((16,), (16,) * 3, 16, 1))
     found = figures.section([SIMPLEST], ("sm_90",), ("triton",))
     assert found["kernels"] == []
     (skipped,) = found["skipped"]

@@ -16,6 +16,7 @@ from gpuopt.bench.code.listing import Instruction
 from gpuopt.bench.code.waits import traffic
 from gpuopt.kernels.drivers.cuda_source import has_array_form
 from gpuopt.kernels.epilogue import COPY
+from gpuopt.kernels.formats.format import SCALES
 from gpuopt.kernels.variant import Variant
 
 FORMS = {"triton": ("step",), "cupy": ("table", "array")}
@@ -149,7 +150,7 @@ def figures(kernel: Kernel, compiled: Compiled, listing: Sequence[Instruction]) 
     way = full_tile(listing)
     if any(each.kind == "CALL" and not each.guard for each in way):
         raise ValueError("the way of a full tile has a call, whose instructions are not known")
-    moved = traffic(way, table=kernel.form != "array")
+    moved = traffic(way, kernel.form != "array", SCALES.storage.itemsize if variant.in_blocks else None)
     elements, rest = divmod(sum(moved.stores), _bytes(variant, variant.written))
     loaded = _bytes(variant, [slot for slot in variant.present if slot != COPY])
     if rest or sum(moved.loads) != elements * loaded:
@@ -182,10 +183,10 @@ def figures(kernel: Kernel, compiled: Compiled, listing: Sequence[Instruction]) 
     }
 
 
-def _bytes(variant: Variant, slots: Iterable[str]) -> float:
-    """Of one element in these slots."""
-    sizes = {slot: format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if format}
-    return sum(sizes[slot] for slot in slots)
+def _bytes(variant: Variant, slots: Iterable[str]) -> int:
+    """Of one element in these slots, scales aside."""
+    planes = {slot: format.planes for slot, format in zip(variant.slots, variant.formats, strict=True) if format}
+    return sum(plane.storage.itemsize for slot in slots for plane in planes[slot] if plane.block == 1)
 
 
 def _described(arch: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ tile is the one that
    the kernel branches around it.
 
 A branch backwards ends the way: a thread of these kernels takes its part of one tile, or one element, in one turn of a
-loop. What the compiler has unrolled is a way of several elements, and is counted as such.
+loop. What the compiler has unrolled is a way of several elements, and is counted as such. A branch for warps that have
+parted, before threads exchange values, is not taken: in a full tile none has.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from gpuopt.bench.code.listing import SIZE, Instruction
 Block = Sequence[Instruction]
 
 _ENDS_BLOCK = ("BRA", "EXIT", "RET")
+
+PARTED = ".DIV"
+"""Of a branch that is taken where not all threads of a warp are there."""
 
 
 class _Worth(NamedTuple):
@@ -79,14 +83,14 @@ def _blocks(kernel: Sequence[Instruction]) -> dict[int, Block]:
 def _successors(block: Block, blocks: dict[int, Block]) -> Iterator[int]:
     """Where control may go after a block, inside of the kernel."""
     last = block[-1]
-    if last.kind == "BRA" and last.target in blocks:
+    if last.kind == "BRA" and last.target in blocks and not last.opcode.endswith(PARTED):
         yield last.target
     if not _always_leaves(last) and last.address + SIZE in blocks:
         yield last.address + SIZE
 
 
 def _always_leaves(last: Instruction) -> bool:
-    conditional = last.guard or len(last.operands) > 1  # BRA !P3, target
+    conditional = last.guard or len(last.operands) > 1  # BRA !P3, target; BRA.DIV UR8, target
     return last.kind in _ENDS_BLOCK and not conditional
 
 

@@ -18,8 +18,8 @@ class Traffic:
     """What one thread moves on its way through a kernel, and when.
 
     Attributes:
-        loads: Bytes of each load of a slot, in order.
-        stores: Bytes of each store.
+        loads: Bytes of each load of a slot, in order, scales aside.
+        stores: Bytes of each store, likewise.
         in_flight: Bytes of the slots' loads that are issued before the first instruction that needs one of them.
         waits: Loads that lie one after the other on the way, each needed before the next can be issued or the last
             result stored: those of a table, of addresses and of scalars, and those of slots.
@@ -31,7 +31,7 @@ class Traffic:
     waits: int
 
 
-def traffic(way: Sequence[Instruction], table: bool) -> Traffic:
+def traffic(way: Sequence[Instruction], table: bool, scale: int | None = None) -> Traffic:
     """What a thread moves that runs these instructions.
 
     A slot's load is told from others by its address: it depends on the thread's index and, in a kernel that walks a
@@ -41,6 +41,8 @@ def traffic(way: Sequence[Instruction], table: bool) -> Traffic:
     Args:
         way: Instructions in the order in which they are issued.
         table: Whether the kernel walks a table.
+        scale: Where slots are in blocks, the bytes of an access to a scale, and to nothing else of a full tile: threads
+            share scales, so that they are waited for, but moved by few.
     """
     needed = {"thread", "loaded"} if table else {"thread"}
     made_of: dict[str, set[str]] = {}
@@ -58,14 +60,19 @@ def traffic(way: Sequence[Instruction], table: bool) -> Traffic:
         if in_flight is None and each.read & slots:
             in_flight = sum(loads)
         slots -= each.written
-        if each.kind == "STG":
+        if each.kind == "STG" and each.accessed != scale:
             stores.append(each.accessed)
-        if each.kind == "LDG":
+        if _is_load(each):
             if sources >= needed:
-                loads.append(each.accessed)
+                loads += [each.accessed] if each.accessed != scale else []
                 slots |= each.written
             sources = {"loaded"}
         for register in each.written:
             made_of[register] = sources | (made_of.get(register, set()) if each.guard else set())
-            ready[register] = now + (each.kind == "LDG")
+            ready[register] = now + _is_load(each)
     return Traffic(tuple(loads), tuple(stores), sum(loads) if in_flight is None else in_flight, now)
+
+
+def _is_load(each: Instruction) -> bool:
+    """Whether it is one from global memory, known to be or not; one that is not known and guarded is a signal's."""
+    return each.kind == "LDG" or (each.kind == "LD" and not each.guard)
