@@ -5,7 +5,8 @@ For every variant and architecture, from the CUDA source that CuPy writes and wi
 - both compile, in NVRTC;
 - the table kernel has one path in which a thread moves its elements in 16-byte accesses alone, of a plane of single
   bytes in 8-byte ones, each slot but the copy once in and each written slot once out, one in which it does so but for
-  the gradient, and one in which it takes one element at a time;
+  the gradient, and one in which it takes one element at a time, or where slots are in blocks as many, but each in an
+  access of its own; in each of them a scale is loaded once and stored by one of the threads that share it;
 - the array kernel, of variants that have one, loads each slot but the copy once per element and stores each written
   slot once: no store makes it load again;
 - nothing spills, and registers stay few enough for the occupancy that `REGISTERS` implies;
@@ -45,6 +46,9 @@ REGISTERS = {
 """The most registers of a thread, by kernel, compute dtype, whether a format is random or has several planes, and
 number of slots beyond parameter and gradient: the most seen, in steps of 8."""
 
+REGISTERS_IN_BLOCKS = {"float32": {1: 72, 2: 96, 3: 112}, "float64": {3: 128, 5: 192}}
+"""Likewise of the table kernel where state is in blocks, by compute dtype and number of slots."""
+
 ROUNDED = [FORMATS["bf16"], FORMATS["fp16"]]
 """Formats that are rounded to by an instruction."""
 
@@ -66,11 +70,13 @@ class Kernel:
         self.variant = variant
         self.cubin = compiled.cubin
         self.ptx = sass.ptx_opcodes(compiled.ptx)
-        self.sizes = {name: plane.storage.itemsize for name, (_, plane) in variant.planes.items()}
+        entries = {name: plane for name, (_, plane) in variant.planes.items()}
+        self.sizes = {name: plane.storage.itemsize for name, plane in entries.items() if plane.block == 1}
+        self.scales = [plane.storage.itemsize for plane in entries.values() if plane.block > 1]
 
     @property
     def loaded(self) -> list[int]:
-        """Bytes of an entry of each plane that a step reads: of all slots but the copy."""
+        """Bytes of an entry of each plane that a step reads, scales aside: of all slots but the copy."""
         return [size for name, size in self.sizes.items() if slot_of(name) != COPY]
 
     @property
@@ -105,6 +111,11 @@ class Kernel:
         return 2 * self.loaded.count(1), 2 * self.stored.count(1)
 
     @property
+    def one_by_one(self) -> int:
+        """Elements that a thread of the table kernel takes where it does not take them at once."""
+        return self.elements_per_thread if self.variant.in_blocks else 1
+
+    @property
     def bodies(self) -> int:
         """How often the array kernel's loop was compiled: once for each value of a condition on scalars."""
         return sass.count(self.ptx, r"st\..*") // len(self.stored)
@@ -131,7 +142,7 @@ def test_accesses_are_whole_and_none_is_repeated(kernel: Kernel) -> None:
     if kernel.form == "table":
         # Of a gradient that is not aligned, and of a step that is skipped.
         zeros = [kernel.sizes["grad"]] * kernel.variant.zero_grads * (kernel.elements_per_thread + 1)
-        assert kernel.accesses("st") == Counter(kernel.stored + zeros)
+        assert kernel.accesses("st") == Counter(kernel.stored * kernel.one_by_one + 3 * kernel.scales + zeros)
     else:
         assert kernel.accesses("st") == Counter(kernel.stored * kernel.bodies)
         assert kernel.accesses("ld") == Counter(kernel.loaded * kernel.bodies)
@@ -140,8 +151,9 @@ def test_accesses_are_whole_and_none_is_repeated(kernel: Kernel) -> None:
 def test_nothing_spills_and_registers_are_few(kernel: Kernel) -> None:
     used = sass.resources(kernel.cubin)
     assert (used["STACK"], used["LOCAL"]) == (0, 0)
-    most = REGISTERS[kernel.form, kernel.variant.compute.name, is_rich(kernel.variant)]
-    assert used["REG"] <= most[len(kernel.variant.present) - 2]
+    variant, dtype, slots = kernel.variant, kernel.variant.compute.name, len(kernel.variant.present) - 2
+    most = REGISTERS_IN_BLOCKS[dtype] if variant.in_blocks else REGISTERS[kernel.form, dtype, is_rich(variant)]
+    assert used["REG"] <= most[slots]
 
 
 def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:

@@ -7,6 +7,7 @@ For every variant and architecture:
   copy once in, each written slot once out;
 - where its gradient is not aligned, that alone moves by elements, and no value takes another way through shared memory;
   neither has a mask;
+- a scale of a block is stored by one thread, by the only instruction with a mask;
 - nothing spills, and registers stay few enough for the occupancy that `REGISTERS` implies;
 - arithmetic rounds as IEEE 754 does: no flush to zero, no approximate division or root, no product fused with a sum,
   float64 only where a slot is fp64, and every store of bf16 and fp16 rounds to nearest even;
@@ -61,12 +62,18 @@ REGISTERS = {
 """The most registers of a thread, by compute dtype, whether a format is random or has several planes, and number of
 slots beyond parameter and gradient: the most seen, in steps of 8."""
 
+REGISTERS_IN_BLOCKS = {"float32": {1: 96, 2: 112, 3: 128}, "float64": {3: 128, 5: 168}}
+"""Likewise where state is in blocks, by compute dtype and number of slots."""
+
 TRITON_3_6 = triton.__version__.startswith("3.6.")
 
 SPILLED = {"sm_80": 24, "sm_90": 8} if TRITON_3_6 else {"sm_80": 8}
 """Bytes of a thread's stack: compilers spill a pair of registers or more in two variants, to get by with 48 or 64."""
 
-WHOLE = r".*\.(v4\.b32|v2\.b64)"
+SPILLED_IN_BLOCKS = {"sm_80": 8, "sm_100": 8}
+"""Likewise in three variants whose state is in blocks, to get by with 80 or 96."""
+
+WHOLE = r"\.(v4\.b32|v2\.b64)"
 
 HALF = r".*\.v2\.b32"
 """What a thread accesses of its 8 elements in a plane of single bytes."""
@@ -94,14 +101,16 @@ class Kernel:
         self.variant, self.arch = variant, arch
         self.cubin = (compiled := compile_triton(variant, arch)).cubin
         self.ptx = sass.ptx_opcodes(compiled.ptx)
-        stretches = sass.ptx_ways(compiled.ptx, WHOLE)
+        stretches = sass.ptx_ways(compiled.ptx, rf"\.global{WHOLE}$")
         self.aligned, self.misaligned = ways_of(stretches)
         self.ends = 1 if len(stretches) == 3 else 2  # of both ways
-        self.sizes = {name: plane.storage.itemsize for name, (_, plane) in variant.planes.items()}
+        entries = {name: plane for name, (_, plane) in variant.planes.items()}
+        self.sizes = {name: plane.storage.itemsize for name, plane in entries.items() if plane.block == 1}
+        self.scales = len(entries) - len(self.sizes)
 
     @property
     def loaded(self) -> list[int]:
-        """Bytes of an entry of each plane that a step reads: of all slots but the copy."""
+        """Bytes of an entry of each plane that a step reads, scales aside: of all slots but the copy."""
         return [size for name, size in self.sizes.items() if slot_of(name) != COPY]
 
     @property
@@ -143,17 +152,19 @@ def test_a_full_tile_moves_in_16_byte_accesses(kernel: Kernel) -> None:
         assert sass.count(misaligned, shared) == sass.count(aligned, shared)
 
 
-def test_a_full_tile_has_no_mask(kernel: Kernel) -> None:
+def test_a_full_tile_has_no_mask_but_of_scales(kernel: Kernel) -> None:
     for way in (kernel.aligned, kernel.misaligned):
-        assert not re.search(r"^\s*@.*(ld|st)\.global", way, re.MULTILINE)
+        masked = re.findall(r"^\s*@.*((?:ld|st)\.global\S*)", way, re.MULTILINE)
+        assert masked == ["st.global.b32"] * kernel.scales
 
 
 def test_nothing_spills_and_registers_are_few(kernel: Kernel) -> None:
     used = sass.resources(kernel.cubin)
-    assert used["STACK"] <= SPILLED.get(kernel.arch, 0)
+    variant, dtype, slots = kernel.variant, kernel.variant.compute.name, len(kernel.variant.present) - 2
+    assert used["STACK"] <= (SPILLED_IN_BLOCKS if variant.in_blocks else SPILLED).get(kernel.arch, 0)
     assert used["LOCAL"] == 0
-    most = REGISTERS[kernel.variant.compute.name, is_rich(kernel.variant)]
-    assert used["REG"] <= most[len(kernel.variant.present) - 2]
+    most = REGISTERS_IN_BLOCKS[dtype] if variant.in_blocks else REGISTERS[dtype, is_rich(variant)]
+    assert used["REG"] <= most[slots]
 
 
 def test_arithmetic_rounds_as_ieee_754(kernel: Kernel) -> None:
@@ -165,7 +176,8 @@ def test_stores_round_to_nearest_even(kernel: Kernel) -> None:
     assert not sass.among(kernel.ptx, sass.NARROWING) - sass.among(kernel.ptx, sass.NARROWING_TO_NEAREST)
     # One element a thread and store in the masked path, which may be unrolled; all of a tile in the others.
     zeros = kernel.variant.zero_grads * 2 * driver.TILE // THREADS  # of a full tile, and of a step that is skipped
-    masked, rest = divmod(sass.count(kernel.ptx, r"st\.global\.[bfsu]\d+") - zeros, len(kernel.stored))
+    scales = kernel.scales * (kernel.ends + 1)
+    masked, rest = divmod(sass.count(kernel.ptx, r"st\.global\.[bfsu]\d+") - zeros - scales, len(kernel.stored))
     assert (masked > 0, rest) == (True, 0)
     assert sass.narrowed(kernel.ptx) == kernel.rounded * (2 * driver.TILE // THREADS + masked)
 
@@ -187,7 +199,8 @@ def test_the_assembler_keeps_what_the_ptx_says(variant: Variant, arch: str) -> N
     assert sass.count(code, r"LDG\.E\.128.*") == 2 * accesses_per_thread(kernel.loaded) - grad
     zeros = grad * kernel.variant.zero_grads
     assert sass.count(code, r"STG\.E\.128.*") == kernel.ends * accesses_per_thread(kernel.stored) - zeros
-    assert not sass.among(code, sass.LOCAL_MEMORY)
+    if not (variant.in_blocks and arch in SPILLED_IN_BLOCKS):
+        assert not sass.among(code, sass.LOCAL_MEMORY)
     assert not sass.among(code, sass.FLOAT64) or variant.compute == np.float64
     if TRITON_3_6 and sass.among(code, r"^FFMA2"):
         pytest.xfail("ptxas 12.9, which Triton 3.6 brings, fuses mul.rn.f32x2 with add.rn.f32x2 whatever it is told")

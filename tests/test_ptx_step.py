@@ -13,8 +13,9 @@ gradients:
 3. No thread touches memory that it was not given, writes what is only to be read, or misses the alignment of an access;
    no product is fused with a sum. Where an infinity was found, nothing is written but zeros to gradients that are to be
    zeroed.
-4. What is moved is what `Variant.bytes_per_element` says: each entry of each plane that is read is loaded once, each
-   of those that are written stored once, and nothing else is stored. Besides, a tile loads its part of the table.
+4. What is moved is what `Variant.bytes_moved` says: each entry of each plane that is read is loaded once, each of those
+   that are written stored once, and nothing else is stored. A scale, which threads share, is loaded by each that needs
+   it, and stored once too. Besides, a tile loads its part of the table.
 
 Triton's interpreter runs what the source says; this runs what the compiler makes of it. What ptxas makes of that is
 looked at in ``test_compiled_triton.py``.
@@ -26,6 +27,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from kit import ptx
 from kit.given import assert_untouched
@@ -36,9 +38,9 @@ from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers.cuda_source import MOST_ELEMENTS
 from gpuopt.kernels.epilogue import COPY
-from gpuopt.kernels.formats import FORMATS
+from gpuopt.kernels.formats import FORMATS, Plane
 from gpuopt.kernels.signals import Signals
-from gpuopt.kernels.table import ALIGNMENT, POINTERS, Table
+from gpuopt.kernels.table import ALIGNMENT, NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.cases import cases
 from gpuopt.verify.drawing import Array
@@ -78,26 +80,39 @@ def assert_proved(name: str, variant: Variant, tile: int, *, one_by_one: bool = 
     assert fault is None, f"{fault.case}: {fault.problem or fault.difference}"
 
 
+def plane_of(buffer: ptx.Buffer, variant: Variant) -> Plane:
+    """What is in one of the buffers of `tensors_of`."""
+    return variant.planes[buffer.name.partition(" ")[0]][1]
+
+
 def assert_moved_once(memory: ptx.Memory, table: Table) -> None:
-    """Demands that each entry that is read was loaded once, each that is written stored once, and no more stored."""
-    variant, moved = table.variant, 0
+    """Demands that each entry that is read was loaded once, each that is written stored once, and no more stored.
+
+    A scale may be loaded more often, by threads that share it, and counts once.
+    """
+    variant, moved, stored = table.variant, 0, 0
     for buffer in tensors_of(table):
         slot = slot_of(buffer.name)
         loads, stores = (memory.counts(accesses, buffer) for accesses in (memory.loads, memory.stores))
+        if plane_of(buffer, variant).block > 1:
+            loads = np.minimum(loads, 1)
         assert (loads == (slot != COPY)).all(), buffer.name
         assert (stores == (slot in variant.written)).all(), buffer.name
         moved += int(loads.sum() + stores.sum())
-    assert moved == variant.bytes_per_element * table.numel
-    assert sum(access.size * len(access.addresses) for access in memory.stores) == table.numel * sum(
-        format.itemsize for slot, format in zip(variant.slots, variant.formats, strict=True) if slot in variant.written
-    )
+        stored += buffer.size * (slot in variant.written)
+    assert moved == sum(variant.bytes_moved(int(numel)) for numel in table.rows[:, NUMEL])
+    assert sum(access.size * len(access.addresses) for access in memory.stores) == stored
 
 
 def assert_accessed_whole(memory: ptx.Memory, table: Table, misaligned: bool | str) -> None:
-    """Demands of a full tile 16 bytes in each access of a plane, 8 of single bytes, but entries of a misaligned one."""
+    """Demands of a full tile 16 bytes in each access of a plane, 8 of single bytes, but entries of a misaligned one.
+
+    Those of scales are single too.
+    """
     for buffer in tensors_of(table):
-        size = buffer.size // table.numel
-        wanted = size if slot_of(buffer.name) == misaligned else min(ALIGNMENT, MOST_ELEMENTS * size)
+        plane = plane_of(buffer, table.variant)
+        size, single = plane.storage.itemsize, slot_of(buffer.name) == misaligned or plane.block > 1
+        wanted = size if single else min(ALIGNMENT, MOST_ELEMENTS * size)
         found = {
             access.size
             for access in (*memory.loads, *memory.stores)
@@ -116,7 +131,7 @@ def overhead(memory: ptx.Memory, table: Table) -> float:
     scalars = variant.compute.itemsize * len(variant.hyper_fields)
     wanted = table.tile_tensor.itemsize + 8 * (POINTERS + len(variant.planes) + len(Signals._fields)) + scalars
     assert besides <= wanted  # less where a scalar is of no use to the variant
-    return besides / (variant.bytes_per_element * table.numel)
+    return besides / variant.bytes_moved(table.numel)
 
 
 def assert_moves_what_it_must(step: Moves, variant: Variant, tile: int, record_property: RecordProperty) -> None:
