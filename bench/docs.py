@@ -60,15 +60,16 @@ def losses(state: Mapping[str, Any]) -> str:
 def updates(embedding: Mapping[str, Any]) -> str:
     """A row per optimizer, with its largest update in each training, as a multiple of the learning rate.
 
-    What did not train has its reason in place of the numbers.
+    What did not train has its reason below.
     """
     trials = embedding["trials"]
     head = ["", *(f"rows of {trial['width']}, betas {_listed(trial['betas'])}" for trial in trials)]
-    rows = []
+    rows, reasons = [], []
     for several in zip(*(trial["rows"] for trial in trials), strict=True):
-        cells = [_update(row) for row in several]
-        rows.append([_called(several[0]), *cells])
-    return table(head, rows)
+        rows.append([_called(several[0]), *map(_update, several)])
+        why = dict.fromkeys(f"{_called(row)}: `{row['why']}`" for row in several if row["status"] != "trained")
+        reasons += list(why)
+    return "\n\n".join([table(head, rows), *reasons])
 
 
 def _listed(betas: Sequence[float]) -> str:
@@ -83,7 +84,7 @@ def _called(row: Mapping[str, Any]) -> str:
 
 def _update(row: Mapping[str, Any]) -> str:
     if row["status"] != "trained":
-        return f"{row['status']}: {row['why']}"
+        return str(row["status"])
     return f"{row['update']:,.0f}" if row["update"] >= 100 else f"{row['update']:.2f}"
 
 

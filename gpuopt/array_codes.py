@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,11 @@ def check(state: Mapping[str, Any], rule: Rule, name: str) -> None:
                 )
 
 
+def has_codes(state: Mapping[str, Any], rule: Rule) -> bool:
+    """Whether any slot is in 8 bits."""
+    return any(found(state, rule, slot) is not None for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT)
+
+
 def found(state: Mapping[str, Any], rule: Rule, slot: str) -> Stored | None:
     """A slot that is in 8 bits; None where it is not there, or with its values, which go before any codes."""
     names = names_of(slot)
@@ -58,7 +64,10 @@ def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[s
     elif slot in old:
         if old[slot].shape != param.shape:
             return {slot: old[slot]}  # for a check to refuse
-        values = np.asarray(reduced(rule, slot, {name: to_host(array) for name, array in old.items()}))
+        shapes = {name: array.shape for name, array in old.items() if name in rule.slots}
+        if has_reduced(rule) and set(shapes.values()) != {param.shape}:
+            return {slot: old[slot]}
+        values = np.asarray(reduced(rule, slot, partial(_values_of, old, rule)))
     else:
         blocks = np.zeros(format.planes[1].entries(param.size), np.float32)
         return {names.codes: full_like(param, 0, np.uint8), names.scales: _beside(param, blocks)}
@@ -79,13 +88,21 @@ def parted(state: Mapping[str, Any], rule: Rule, slots: Collection[str]) -> Mapp
 
 def decoded(state: Mapping[str, Any], rule: Rule, dtype: np.dtype[Any]) -> dict[str, Any]:
     """State with arrays of ``dtype`` on the host in place of what is in 8 bits."""
-
-    def values_of(slot: str) -> Any:
-        stored = found(state, rule, slot)
-        return state.get(slot) if stored is None else _decoded(stored)
-
+    values_of = partial(_values_of, state, rule)
     coded = [slot for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT and found(state, rule, slot) is not None]
     return {**state, **{slot: np.asarray(restored(rule, slot, values_of), dtype) for slot in coded}}
+
+
+def _values_of(state: Mapping[str, Any], rule: Rule, slot: str) -> np.ndarray[Any, Any] | None:
+    """What is there of a slot, in codes or not, in float32 or wider, on the host; None where it is absent."""
+    stored = found(state, rule, slot)
+    if stored is not None:
+        return _decoded(stored)
+    array = state.get(slot)
+    if array is None:
+        return None
+    host = to_host(array)
+    return host if host.dtype.itemsize > np.dtype(np.float16).itemsize else host.astype(np.float32)
 
 
 def _decoded(stored: Stored) -> np.ndarray[Any, Any]:

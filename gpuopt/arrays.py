@@ -25,7 +25,7 @@ from gpuopt.kernels.prologue import Prologue, prologue_at
 from gpuopt.kernels.random import check_seed, key_at
 from gpuopt.kernels.rules import RULES, Rule, adagrad, adam, rmsprop, sgd
 from gpuopt.kernels.variant import hyper_row, slots_of
-from gpuopt.memory import copy_of, full_like, library_of, memory_of, moved_to
+from gpuopt.memory import axes_of, copy_of, full_like, library_of, memory_of, moved_to
 from gpuopt.plan import Selection, Tensor, in_model, select_all, stored
 from gpuopt.seen import Seen
 
@@ -143,6 +143,8 @@ class Optimizer:
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Goes on from a state dict of the same class. State moves to the parameters' memory at the next update.
 
+        Where it has state in 8 bits, and ``state_dtype`` is None, that is 8 bits then.
+
         Raises:
             TypeError, ValueError: It is of another optimizer, or its entries are not those of :meth:`state_dict`.
                 Nothing has changed then.
@@ -165,6 +167,8 @@ class Optimizer:
             state[name] = {slot: copy_of(array) for slot, array in slots.items()}
         for name, value in checked.items():
             setattr(self, name, value)
+        if self.state_dtype is None and any(array_codes.has_codes(slots, self.rule) for slots in state.values()):
+            self.state_dtype = BITS
         self.iter, self._state, self._kept = count, state, None
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -278,8 +282,22 @@ class Optimizer:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the plans, which hold addresses: for copies and pickles."""
-        return {**self.__dict__, "_kept": None}
+        """Everything but the plans, which hold addresses: for copies and pickles.
+
+        Arrays are in the order of their memory, with their axes beside them, since NumPy's pickles keep few orders.
+        """
+        state = {
+            name: {slot: (array.transpose(axes_of(array)), axes_of(array)) for slot, array in slots.items()}
+            for name, slots in self._state.items()
+        }
+        return {**self.__dict__, "_kept": None, "_state": state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._state = {
+            name: {slot: array.transpose([axes.index(k) for k in range(array.ndim)]) for slot, (array, axes) in slots}
+            for name, slots in ((name, slots.items()) for name, slots in state["_state"].items())
+        }
 
     def _state_of(self, name: str, param: Any, slots: Sequence[str]) -> dict[str, Any]:
         """The state of one parameter, in its memory, with what is not there yet made new."""

@@ -6,7 +6,7 @@ codes for values. Codes have the shape of the parameter; blocks are of codes tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 import numpy as np
@@ -90,13 +90,15 @@ def has_reduced(rule: Rule) -> bool:
     return rule.relation is not None and rule.relation.numpy_reduce is not None
 
 
-def reduced(rule: Rule, slot: str, state: Mapping[str, Any]) -> Any:
-    """What is encoded of a slot, of whose values ``state`` has an array, as of all other slots that are there."""
+def reduced(rule: Rule, slot: str, values_of: Callable[[str], Any]) -> Any:
+    """What is encoded of a slot, of which ``values_of`` says the values, as of any other, None where it is absent.
+
+    A difference that rounding has made negative is 0, where there are squares.
+    """
     relation = rule.relation
-    if relation is None or relation.numpy_reduce is None:
-        return state[slot]
-    values = [state.get(each, 0.0 if each in rule.required else None) for each in rule.slots]
-    return relation.numpy_reduce(*values)[rule.slots.index(slot)]
+    if relation is None or relation.numpy_reduce is None or rule.kinds[slot] != "square":
+        return values_of(slot)
+    return relation.numpy_reduce(*map(values_of, rule.slots))[rule.slots.index(slot)].clip(0)
 
 
 def restored(rule: Rule, slot: str, values_of: Callable[[str], Any]) -> Any:

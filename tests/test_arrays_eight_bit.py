@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -119,16 +120,17 @@ def test_names_and_bytes(name: str) -> None:
         assert sum(each.nbytes for each in state.values()) == len(slots) * (array.size + 4 * -(-array.size // 128))
 
 
-@pytest.mark.parametrize("how", ["file", "copy"])
+@pytest.mark.parametrize("how", ["file", "copy", "pickle"])
 @each_class
 def test_a_resumed_run_has_the_same_bits(name: str, how: str, tmp_path: Path) -> None:
     optimizer, params = trained(name, seed=3)
     if how == "file":
         optimizer.save(tmp_path / "saved.npz")
-        again = new(name)
+        again = new(name, state_dtype=None)
         again.load(tmp_path / "saved.npz")
+        assert again.state_dtype == "8bit"
     else:
-        again = deepcopy(optimizer)
+        again = deepcopy(optimizer) if how == "copy" else pickle.loads(pickle.dumps(optimizer))
     others = {key: array.copy(order="K") for key, array in params.items()}
     others["with gaps"] = drawn(0)["with gaps"]
     others["with gaps"][...] = params["with gaps"]

@@ -337,6 +337,28 @@ def test_a_mean_of_squares_follows_gradients_that_shrink_tenfold(beta2: float, n
             assert noise / 2 < ratio.std() < noise, step
 
 
+def test_the_largest_of_noisy_squares_grows() -> None:
+    """By a quarter in so many steps, as the documentation tells of AMSGrad, and not by far more."""
+    numel = 1 << 12
+    signed, square = EIGHT_BIT["signed"], EIGHT_BIT["square"]
+    ratios = []
+    for formats in ((signed, square, square), (FORMATS["fp32"],) * 3):
+        variant = Variant(RULES["adam"], (FORMATS["fp32"], FORMATS["fp32"], *formats))
+        arrays = {name: np.zeros(plane.entries(numel), plane.storage) for name, (_, plane) in variant.planes.items()}
+        addresses = [0] * variant.width
+        for name, (column, _) in variant.planes.items():
+            addresses[column] = arrays[name].ctypes.data
+        table = Table(variant, driver.TILE, [numel], [addresses], [0])
+        rng = np.random.default_rng(1)
+        for step in range(1, 3001):
+            arrays["grad"][:] = rng.standard_normal(numel)
+            hyper = adam.hyper_at(step, 1e-3, 0.9, 0.999, 1e-8)
+            driver.run(table, variant.hyper_array([hyper_row(Prologue(), hyper, key=key_at(step, 3))]))
+        planes = [arrays[name] for name in arrays if name.startswith("max_exp_avg_sq")]
+        ratios.append(blocks.load(variant.formats[4], planes).astype(np.float64).mean())
+    assert 1.15 < ratios[0] / ratios[1] < 1.35
+
+
 ONCE: dict[str, Callable[[int], float]] = {"large": lambda _: 0.05, "small": lambda _: 1e-3, "smallest": lambda _: 1e-5}
 
 

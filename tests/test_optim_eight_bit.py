@@ -219,8 +219,8 @@ def test_a_step_is_the_oracles(name: str, backend: str, dtype: torch.dtype) -> N
             assert in_order(param).tobytes() == expected[index].tobytes(), index
 
 
-def test_a_variance_is_never_negative() -> None:
-    """Which the difference of two averages in 8 bits would be, where gradients are constant."""
+def test_a_variance_is_not_negative_where_gradients_are_constant() -> None:
+    """As the difference of two averages in 8 bits is within a few steps."""
     param = torch.nn.Parameter(torch.zeros(512))
     optimizer = new("RMSprop", [param], momentum=0.0)
     for _ in range(50):
@@ -428,13 +428,10 @@ def _values(state: Any, slot: str, format: Any) -> np.ndarray[Any, Any]:
 
 @each_class
 def test_nothing_is_lost_by_converting_to_and_fro(name: str) -> None:
-    straight, turned = trained(name), trained(name)
-    turned.state_dtype = torch.float32
-    for param in turned.param_groups[0]["params"]:
-        param.grad = None
-    saved = turned.state_dict_as(torch.float32)
-    turned.state_dtype = "8bit"
-    turned.load_state_dict(saved)
+    """But of centered RMSprop, whose variance and mean, as they are stored, are added and parted again."""
+    options = {"centered": False} if name == "RMSprop" else {}
+    straight, turned = trained(name, **options), trained(name, **options)
+    turned.load_state_dict(turned.state_dict_as(torch.float32))
     assert everything(turned) == everything(straight)
     for optimizer in (straight, turned):
         train(optimizer, range(3, 5))
@@ -608,9 +605,60 @@ def test_sparse_state_of_torch_is_for_a_step_to_refuse() -> None:
         optimizer.step()
 
 
-def test_state_dict_as_of_state_that_is_not_in_8_bits_is_the_state_dict() -> None:
-    optimizer = trained("AdamW", state_dtype=None)
+@pytest.mark.parametrize("state_dtype", [None, torch.bfloat16])
+def test_state_dict_as_of_state_that_is_not_in_8_bits_is_the_state_dict(state_dtype: torch.dtype | None) -> None:
+    optimizer = trained("AdamW", state_dtype=state_dtype)
     assert str(optimizer.state_dict_as(torch.bfloat16)) == str(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float8_e4m3fn, torch.int8, "float32", None])
+def test_state_dict_as_what_has_no_room_for_squares_is_refused(dtype: Any) -> None:
+    optimizer = trained("AdamW", 1)
+    with pytest.raises(ValueError, match=r"^dtype must be torch.float32, torch.float64 or torch.bfloat16, but is "):
+        optimizer.state_dict_as(dtype)
+
+
+def test_squares_beside_a_mean_in_codes_are_parted_from_it() -> None:
+    """As where somebody puts values in the place of codes."""
+    optimizer = trained("RMSprop", momentum=0.0)
+    params = optimizer.param_groups[0]["params"]
+    wanted = everything(optimizer)
+    for param, state in zip(params, optimizer.state_dict_as(torch.float32)["state"].values(), strict=True):
+        own = optimizer.state[param]
+        del own["square_avg_codes"], own["square_avg_scales"]
+        own["square_avg"] = state["square_avg"]
+    saved = optimizer.state_dict()
+    for param in params:
+        param.grad = None
+    params[0].grad = torch.zeros_like(params[0])
+    optimizer.load_state_dict(saved)
+    found = everything(optimizer)
+    for one, other in zip(found, wanted, strict=True):
+        near = (
+            np.frombuffer(one["square_avg_scales"], np.float32),
+            np.frombuffer(other["square_avg_scales"], np.float32),
+        )
+        np.testing.assert_allclose(*near, rtol=1e-5)
+
+
+def test_what_does_not_fit_is_refused_by_the_step_and_nothing_has_changed_before() -> None:
+    saved = trained("RMSprop").state_dict_as(torch.float32)
+    saved["state"][0]["grad_avg"] = torch.zeros(7)
+    optimizer = new("RMSprop", parameters())
+    optimizer.load_state_dict(saved)
+    before = [param.detach().clone() for param in optimizer.param_groups[0]["params"]]
+    with pytest.raises(ValueError, match="grad_avg"):
+        train(optimizer, range(1))
+    assert all(map(torch.equal, before, optimizer.param_groups[0]["params"]))
+
+
+def test_sgd_of_torch_starts_a_new_momentum_of_codes() -> None:
+    """Which it does not ask for, where there is none of its name."""
+    optimizer = trained("SGD")
+    theirs = torch.optim.SGD(parameters(), lr=0.1, momentum=0.9)
+    theirs.load_state_dict(optimizer.state_dict())
+    train(theirs, range(1))
+    assert all("momentum_buffer" in state for state in theirs.state.values())
 
 
 # Refusals
@@ -678,12 +726,6 @@ def test_codes_of_another_shape() -> None:
 def test_what_is_no_dtype(value: Any) -> None:
     with pytest.raises(ValueError, match=r"^state_dtype must be torch\.float32, .*, '8bit' or None, but is "):
         gpuopt.AdamW(parameters(), state_dtype=value)
-
-
-@pytest.mark.parametrize("dtype", [torch.int8, "float32", None])
-def test_state_dicts_of_what_is_no_dtype(dtype: Any) -> None:
-    with pytest.raises(ValueError, match=r"^dtype must be a torch\.dtype of floating point, but is "):
-        trained("SGD").state_dict_as(dtype)
 
 
 def test_sparse_gradients() -> None:

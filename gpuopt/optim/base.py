@@ -249,10 +249,10 @@ class Fused(torch.optim.Optimizer):
         Both load it, gpuopt into 8 bits again where these are asked for.
 
         Raises:
-            ValueError: It is no dtype of floating point.
+            ValueError: It is another dtype than float32, float64 and bfloat16, which have room for squares.
         """
-        if not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ValueError(f"dtype must be a torch.dtype of floating point, but is {dtype!r}")
+        if dtype not in (torch.float32, torch.float64, torch.bfloat16):
+            raise ValueError(f"dtype must be torch.float32, torch.float64 or torch.bfloat16, but is {dtype!r}")
         self._drop_what_was_written()
         with checkpoint.saving(self, dtype):
             return super().state_dict()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gpuopt.eight_bit import BITS
+from gpuopt.eight_bit import BITS, has_reduced
 from gpuopt.kernels.rules import Rule
 from gpuopt.kernels.warn import warn
 from gpuopt.optim import eight_bit
@@ -42,7 +42,7 @@ def saving(optimizer: Fused, dtype: torch.dtype | None = None) -> Iterator[None]
     These are in each of its groups, where all that copies and cuts state dicts leaves them. It does so before the
     post-hooks of ``optimizer``. Where there is a ``dtype``, values of it are in place of state in 8 bits.
     """
-    left_out = LOCAL if dtype is None else {*LOCAL, "state_dtype"}
+    left_out = LOCAL if dtype is None or optimizer.state_dtype != BITS else {*LOCAL, "state_dtype"}
 
     def complete(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
         states, groups = state_dict["state"], state_dict["param_groups"]
@@ -161,10 +161,13 @@ def _encode(optimizer: Fused) -> None:
     for param, entries in optimizer.state.items():
         if not (isinstance(param, torch.Tensor) and isinstance(entries, dict)) or param.is_complex():
             continue
-        for slot in optimizer.rule.slots:
-            if _fits(entries.get(slot), param):
-                entries.update(encoded(param, entries, optimizer.rule, slot))
-                del entries[slot]
+        there = [slot for slot in optimizer.rule.slots if entries.get(slot) is not None]
+        fitting = [slot for slot in there if _fits(entries[slot], param)]
+        if has_reduced(optimizer.rule) and len(fitting) < len(there):
+            continue
+        for slot in fitting:
+            entries.update(encoded(param, entries, optimizer.rule, slot))
+            del entries[slot]
 
 
 def _fits(values: Any, param: torch.Tensor) -> bool:

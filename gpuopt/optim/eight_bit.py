@@ -6,6 +6,7 @@ Codes are placed and laid out as their parameter is. Scales are of what is in th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -16,6 +17,7 @@ from gpuopt.eight_bit import format_of, names_of
 from gpuopt.kernels.formats import BLOCK, Format
 from gpuopt.kernels.formats.format import SCALES
 from gpuopt.kernels.rules import Rule
+from gpuopt.optim.originals import NARROW
 from gpuopt.optim.shards import is_shard, local, with_local
 
 VALUES = "values"
@@ -43,13 +45,32 @@ def decode(codes: torch.Tensor, scales: torch.Tensor, format: Format) -> torch.T
 
 def values_in(state: Mapping[str, Any], rule: Rule, slot: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """The values of a slot that is in 8 bits, placed and laid out as its codes, rounded to ``dtype``."""
-
-    def decoded(name: str) -> torch.Tensor | None:
-        found = encoded_in(state, name)
-        return state.get(name) if found is None else decode(*found, format_of(rule, name))
-
-    values: torch.Tensor = eight_bit.restored(rule, slot, decoded)
+    values: torch.Tensor = eight_bit.restored(rule, slot, partial(_values_of, state, rule))
     return values.to(dtype)
+
+
+def to_encode(state: Mapping[str, Any], rule: Rule, slot: str) -> torch.Tensor:
+    """What is encoded of a slot that is there with its values.
+
+    Raises:
+        ValueError: Another slot, on which it depends, has another shape.
+    """
+    shape = state[slot].shape
+    for other in rule.slots if eight_bit.has_reduced(rule) else ():
+        if state.get(other) is not None and state[other].shape != shape:
+            raise ValueError(
+                f"{other} must have the shape of {slot}, {tuple(shape)}, but has {tuple(state[other].shape)}"
+            )
+    values: torch.Tensor = eight_bit.reduced(rule, slot, partial(_values_of, state, rule))
+    return values
+
+
+def _values_of(state: Mapping[str, Any], rule: Rule, slot: str) -> torch.Tensor | None:
+    """What is there of a slot, with its values or else in codes, in float32 or wider; None where it is absent."""
+    values, found = state.get(slot), encoded_in(state, slot)
+    if found is not None:
+        return decode(*found, format_of(rule, slot))
+    return values.float() if values is not None and values.dtype in NARROW else values
 
 
 def zeros(param: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

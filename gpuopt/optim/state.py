@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from gpuopt.eight_bit import BITS, EightBit, entries_of, format_of, has_reduced, lacking, names_of, reduced
+from gpuopt.eight_bit import BITS, EightBit, entries_of, format_of, has_reduced, lacking, names_of
 from gpuopt.kernels.rules import Rule
-from gpuopt.optim.eight_bit import check_entries, decode, encode, encoded_in, values_in, zeros
+from gpuopt.optim.eight_bit import check_entries, decode, encode, encoded_in, to_encode, values_in, zeros
 from gpuopt.optim.originals import MASTER, NARROW, REMAINDER, MasterWeights, original_in, remainder_dtype, values_of
 from gpuopt.optim.shards import local
 
@@ -101,7 +101,7 @@ def encoded(
     A slot that is there with values, as after loading what is not in 8 bits, goes before any codes.
     """
     made, format = encoded_in(state, slot), format_of(rule, slot)
-    values = None if state.get(slot) is None else reduced(rule, slot, state)
+    values = None if state.get(slot) is None else to_encode(state, rule, slot)
     if made is not None and not _is_laid_out_like(param, made[0]):
         values = decode(*made, format)
     elif made is None and values is None and initial:

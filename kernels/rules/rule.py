@@ -20,8 +20,8 @@ class Relation:
     """What state slots have to do with each other in exact arithmetic, kept where they are stored in few bits.
 
     The forms are as those of :class:`Rule`, in three languages, and take an absent slot as those do. Where there is a
-    ``numpy_reduce``, it and ``numpy_restore`` are of operators alone, which arrays of any library have, and take
-    nothing of ``hyper``.
+    ``numpy_reduce``, it and ``numpy_restore`` are of operators alone, which arrays of any library have, take nothing of
+    ``hyper``, and change nothing but squares.
 
     Attributes:
         numpy_restore: ``(hyper, *slots) -> slots``: what was loaded, with the relation as it was.
