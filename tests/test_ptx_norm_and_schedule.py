@@ -26,8 +26,9 @@ from gpuopt.bench.code.gpus import ARCHS
 from gpuopt.kernels.drivers import triton as driver
 from gpuopt.kernels.drivers import triton_norm
 from gpuopt.kernels.rules import RULES, Rule
+from gpuopt.kernels.variant import Variant
 from gpuopt.verify.tensors import Tensors
-from gpuopt.verify.variants import EPILOGUES, UNIFORM, with_epilogue
+from gpuopt.verify.variants import UNIFORM, epilogue_variants
 
 TILE = driver.TILE
 NUMELS = [0, 1, 127, 128, 129, TILE - 1, TILE, TILE + 1, 3 * TILE + 130]
@@ -88,7 +89,6 @@ def test_hyper_rows_are_those_of_the_host(rule: Rule, format: str, gpu: HostGpu)
     assert_rows_of_the_host(driver.place, driver.step, rule, format, sourced=0.5)
 
 
-@each_rule
-@pytest.mark.parametrize("formats", EPILOGUES, ids=str)
-def test_tensors_are_stepped_by_the_rows_of_the_host(rule: Rule, formats: tuple, h100: HostGpu) -> None:
-    assert_steps_by_rows_of_the_host(driver.run, with_epilogue(rule, *formats), TILE, [1, 130, TILE, 0, TILE + 300])
+@pytest.mark.parametrize("variant", epilogue_variants(), ids=str)
+def test_tensors_are_stepped_by_the_rows_of_the_host(variant: Variant, h100: HostGpu) -> None:
+    assert_steps_by_rows_of_the_host(driver.run, variant, TILE, [1, 130, TILE, 0, TILE + 300])

@@ -60,7 +60,12 @@ def variants() -> list[Variant]:
         if can_store(rule, state)
     )
     plain = list(dict.fromkeys(made))  # without state, two sets of formats can be one
-    return plain + [
+    return plain + epilogue_variants()
+
+
+def epilogue_variants() -> list[Variant]:
+    """Every rule with all of its slots in :data:`EPILOGUES`."""
+    return [
         with_epilogue(rule, *formats) for rule in RULES.values() for formats in EPILOGUES if can_store(rule, formats[2])
     ]
 

@@ -108,7 +108,8 @@ class Format:
     @cached_property
     def itemsize(self) -> float:
         """Bytes per element, of all planes; of blocks that are whole."""
-        return sum(plane.storage.itemsize / plane.block for plane in self.planes)
+        size = sum(plane.storage.itemsize / plane.block for plane in self.planes)
+        return size if size % 1 else int(size)
 
     def nbytes(self, numel: int) -> int:
         """Bytes of so many elements, of all planes."""

@@ -21,7 +21,7 @@ from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.signals import NO_SIGNALS
 from gpuopt.kernels.variant import Variant
 from gpuopt.verify.tensors import Tensors
-from gpuopt.verify.variants import EPILOGUES, with_epilogue
+from gpuopt.verify.variants import epilogue_variants
 
 # The interpreter computes with NumPy, which warns where infinities and NaN arise.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -37,10 +37,9 @@ def test_hyper_rows_are_those_of_the_host(rule: Rule, format: str, sourced: floa
     assert_rows_of_the_host(driver.place, driver.step, rule, format, sourced)
 
 
-@each_rule
-@pytest.mark.parametrize("formats", EPILOGUES, ids=str)
-def test_tensors_are_stepped_by_the_rows_of_the_host(rule: Rule, formats: tuple) -> None:
-    assert_steps_by_rows_of_the_host(driver.run, with_epilogue(rule, *formats), 256, [1, 130, 256, 0, 300])
+@pytest.mark.parametrize("variant", epilogue_variants(), ids=str)
+def test_tensors_are_stepped_by_the_rows_of_the_host(variant: Variant) -> None:
+    assert_steps_by_rows_of_the_host(driver.run, variant, 256, [1, 130, 256, 0, 300])
 
 
 def test_no_tensors() -> None:
