@@ -337,6 +337,43 @@ def test_a_mean_of_squares_follows_gradients_that_shrink_tenfold(beta2: float, n
             assert noise / 2 < ratio.std() < noise, step
 
 
+@pytest.mark.parametrize("betas", [(0.9, 0.999), (0.9, 0.95), (0.5, 0.3), (0.0, 0.9), (0.99, 0.9)])
+def test_no_gradients_make_a_mean_larger_than_its_squares_allow(betas: tuple[float, float]) -> None:
+    """And some reach it: those that grow as the ratio of both memories does."""
+    beta1, beta2 = betas
+    for count in (1, 2, 3, 10, 50):
+        ages = np.arange(count - 1, -1, -1.0)
+        worst = (beta1 / beta2) ** ages
+        for grads in (worst, *RNG.standard_normal((20, count)), *np.exp(RNG.uniform(-9, 9, (20, count)))):
+            m = ((1 - beta1) * beta1**ages * grads).sum()
+            v = ((1 - beta2) * beta2**ages * grads**2).sum()
+            ratio = v / m**2 / adam.least_ratio(count + 1, *betas)
+            assert ratio >= 1 - 1e-9
+            if grads is worst:
+                assert ratio <= 1 + 1e-9
+    assert adam.least_ratio(1, *betas) == 0
+
+
+def test_where_nothing_is_known_of_a_mean_and_its_squares() -> None:
+    assert [adam.least_ratio(5, *betas) for betas in ((0.9, 0.0), (0.5, 0.25))] == [0, 0]
+    assert 0 <= adam.least_ratio(1 << 24, 0.999, 0.9) < 1e-30
+
+
+@pytest.mark.parametrize("beta2", [0.999, 0.95])
+def test_squares_are_taken_for_no_less_than_their_mean_allows(beta2: float) -> None:
+    """So that codes of whatever they say make no step beyond that."""
+    training = Training(1 << 10, 0.9, beta2)
+    training.count = 500
+    training.arrays[2][:] = RNG.integers(0, 256, 1 << 10)
+    training.arrays[3][:] = 0
+    training.arrays[4][:] = 1
+    training.arrays[5][:] = 1
+    update = training.step(np.zeros(1 << 10, np.float32))
+    ratio = adam.least_ratio(501, 0.9, beta2) * beta2 / 0.81
+    bias1, bias2 = 1 - 0.9**501, 1 - beta2**501
+    assert update.max() <= np.sqrt(bias2 / ratio) / bias1 * 1.001
+
+
 def test_the_largest_of_noisy_squares_grows() -> None:
     """By a quarter in so many steps, as the documentation tells of AMSGrad, and not by far more."""
     numel = 1 << 12
