@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 from gpuopt.bench.optimizers import OPTIMIZERS, Optimizer
 from gpuopt.bench.shapes import MODELS, ONES, SCALED, SHAPES, Shapes
-from gpuopt.eight_bit import BITS, format_of
+from gpuopt.eight_bit import BITS, format_called
 from gpuopt.kernels.epilogue import AVERAGE
-from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.variant import Variant, slots_of
 
 CLIP, AVERAGED, ZERO = "clip", "ema", "zero"
@@ -167,10 +166,7 @@ class Workload:
         if AVERAGED in self.tail:
             stored[AVERAGE] = "fp32"
         rule = self.optimizer.rule
-        formats = tuple(
-            None if slot not in stored else format_of(rule, slot) if stored[slot] == BITS else FORMATS[stored[slot]]
-            for slot in slots_of(rule)
-        )
+        formats = tuple(format_called(rule, slot, stored[slot]) if slot in stored else None for slot in slots_of(rule))
         return Variant(rule, formats, zero_grads=ZERO in self.tail)
 
     @property

@@ -39,9 +39,9 @@ def check(state: Mapping[str, Any], rule: Rule, name: str) -> None:
                 )
 
 
-def has_codes(state: Mapping[str, Any], rule: Rule) -> bool:
-    """Whether any slot is in 8 bits."""
-    return any(found(state, rule, slot) is not None for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT)
+def coded(state: Mapping[str, Any], rule: Rule) -> list[str]:
+    """The slots that are in 8 bits."""
+    return [slot for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT and found(state, rule, slot) is not None]
 
 
 def found(state: Mapping[str, Any], rule: Rule, slot: str) -> Stored | None:
@@ -79,8 +79,7 @@ def encoded(param: Any, old: Mapping[str, Any], rule: Rule, slot: str) -> dict[s
 
 def parted(state: Mapping[str, Any], rule: Rule, slots: Collection[str]) -> Mapping[str, Any]:
     """State in which ``slots`` mean what they say without others, which are dropped, by their relation."""
-    coded = [slot for slot in rule.slots if found(state, rule, slot) is not None]
-    if not has_reduced(rule) or set(coded) <= set(slots):
+    if not has_reduced(rule) or set(coded(state, rule)) <= set(slots):
         return state
     values = decoded(state, rule, np.dtype(np.float32))
     return {slot: values[slot] for slot in rule.slots if slot in slots and slot in values}
@@ -89,8 +88,7 @@ def parted(state: Mapping[str, Any], rule: Rule, slots: Collection[str]) -> Mapp
 def decoded(state: Mapping[str, Any], rule: Rule, dtype: np.dtype[Any]) -> dict[str, Any]:
     """State with arrays of ``dtype`` on the host in place of what is in 8 bits."""
     values_of = partial(_values_of, state, rule)
-    coded = [slot for slot in rule.slots if rule.kinds[slot] in EIGHT_BIT and found(state, rule, slot) is not None]
-    return {**state, **{slot: np.asarray(restored(rule, slot, values_of), dtype) for slot in coded}}
+    return {**state, **{slot: np.asarray(restored(rule, slot, values_of), dtype) for slot in coded(state, rule)}}
 
 
 def _values_of(state: Mapping[str, Any], rule: Rule, slot: str) -> np.ndarray[Any, Any] | None:

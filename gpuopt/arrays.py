@@ -167,7 +167,7 @@ class Optimizer:
             state[name] = {slot: copy_of(array) for slot, array in slots.items()}
         for name, value in checked.items():
             setattr(self, name, value)
-        if self.state_dtype is None and any(array_codes.has_codes(slots, self.rule) for slots in state.values()):
+        if self.state_dtype is None and any(array_codes.coded(slots, self.rule) for slots in state.values()):
             self.state_dtype = BITS
         self.iter, self._state, self._kept = count, state, None
 

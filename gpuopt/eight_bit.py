@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeGuard
 import numpy as np
 
 from gpuopt.kernels import blocks
-from gpuopt.kernels.formats import BLOCK, EIGHT_BIT, Format, Plane
+from gpuopt.kernels.formats import BLOCK, EIGHT_BIT, FORMATS, Format, Plane
 from gpuopt.kernels.rules import Rule
 
 EightBit = Literal["8bit"]
@@ -60,6 +60,11 @@ def format_of(rule: Rule, slot: str) -> Format:
     return EIGHT_BIT[rule.kinds[slot]]
 
 
+def format_called(rule: Rule, slot: str, name: str) -> Format:
+    """The format of a slot by its name; of a state slot by :data:`BITS`, the one of 8 bits that is for it."""
+    return format_of(rule, slot) if name == BITS else FORMATS[name]
+
+
 def planes_of(rule: Rule) -> dict[str, Plane]:
     """By the name of each entry that slots in 8 bits may have, what is in it."""
     kinds = {slot: EIGHT_BIT.get(kind) for slot, kind in rule.kinds.items()}
@@ -98,7 +103,7 @@ def reduced(rule: Rule, slot: str, values_of: Callable[[str], Any]) -> Any:
     relation = rule.relation
     if relation is None or relation.numpy_reduce is None or rule.kinds[slot] != "square":
         return values_of(slot)
-    return relation.numpy_reduce(*map(values_of, rule.slots))[rule.slots.index(slot)].clip(0)
+    return relation.numpy_reduce(None, *map(values_of, rule.slots))[rule.slots.index(slot)].clip(0)
 
 
 def restored(rule: Rule, slot: str, values_of: Callable[[str], Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gpuopt.eight_bit import BITS, format_of
+from gpuopt.eight_bit import BITS, format_called
 from gpuopt.kernels.formats import FORMATS
 from gpuopt.kernels.rules import RULES
 from gpuopt.kernels.variant import Variant
@@ -57,6 +57,6 @@ def choices() -> Iterator[Choice]:
 
 def _choice(dtype: str, options: tuple[str, ...], param: str, grad: str, state: str, copy: str | None = None) -> Choice:
     rule = RULES["adam"]
-    slots = [format_of(rule, slot) if state == BITS else FORMATS[state] for slot in rule.required]
+    slots = [format_called(rule, slot, state) for slot in rule.required]
     formats = FORMATS[param], FORMATS[grad], *slots, None, None, FORMATS[copy] if copy else None
     return Choice(dtype, ", ".join(options), Variant(rule, formats))

@@ -206,7 +206,7 @@ def test_a_step_is_the_oracles(name: str, backend: str, dtype: torch.dtype) -> N
                     values = rule.relation.numpy_restore(hyper, *values)
                 expected[index], *values = rule.numpy_form(p, g, hyper, *values)
                 if rule.relation is not None and rule.relation.numpy_reduce is not None:
-                    values = rule.relation.numpy_reduce(*values)
+                    values = rule.relation.numpy_reduce(hyper, *values)
             place = index * MOST_NUMEL + np.arange(p.size)
             low, high = place.astype(np.uint32), (place >> 32).astype(np.uint32)
             for number, (slot, value) in enumerate(zip(rule.slots, values, strict=True), start=2):

@@ -70,11 +70,15 @@ def loading(optimizer: Fused) -> Iterator[None]:
     extras: dict[str, Any] = {}
 
     def take(_: Any, state_dict: dict[str, Any]) -> dict[str, Any]:
-        _check(optimizer, state_dict)
+        kept = {
+            key: eight_bit.as_kept(entries, optimizer.rule) if isinstance(entries, dict) else entries
+            for key, entries in state_dict["state"].items()
+        }
+        _check(optimizer, {**state_dict, "state": kept})
         extras.update(_carried_by(state_dict["param_groups"]))
         check(extras, type(optimizer).__name__, optimizer.rule)
         groups = [{k: v for k, v in group.items() if k not in _SAVED} for group in state_dict["param_groups"]]
-        boxed = {key: _boxed(entries, optimizer.rule) for key, entries in state_dict["state"].items()}
+        boxed = {key: _boxed(entries) for key, entries in kept.items()}
         return {**state_dict, "state": boxed, "param_groups": groups}
 
     def give(_: Any) -> None:
@@ -112,9 +116,8 @@ def _check(optimizer: Fused, state_dict: Mapping[str, Any]) -> None:
     for key, entries in state_dict["state"].items():
         if key in listed and isinstance(entries, dict):
             check_saved(entries, f"{key}")
-            kept = eight_bit.as_kept(entries, optimizer.rule)
-            eight_bit.check_entries(kept, optimizer.rule, f"parameter {key}")
-            lacking = missing_from(kept, optimizer.rule, optimizer.rule.required)
+            eight_bit.check_entries(entries, optimizer.rule, f"parameter {key}")
+            lacking = missing_from(entries, optimizer.rule, optimizer.rule.required)
             if lacking:
                 raise ValueError(
                     f"state_dict must be of {owner}, but state of parameter {key} has no {', '.join(lacking)}"
@@ -185,10 +188,9 @@ def _saved(entries: Mapping[str, Any], rule: Rule, dtype: torch.dtype | None) ->
     return saved
 
 
-def _boxed(entries: Any, rule: Rule) -> Any:
+def _boxed(entries: Any) -> Any:
     if not isinstance(entries, dict):
         return entries
-    entries = eight_bit.as_kept(entries, rule)
     boxes = {name: _Box(value) for name, value in entries.items() if name != STEP and isinstance(value, torch.Tensor)}
     return {**entries, **boxes}
 

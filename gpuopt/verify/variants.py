@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from gpuopt.kernels.formats import BY_DTYPE, EIGHT_BIT, FORMATS, Format
+from gpuopt.eight_bit import BITS, format_called
+from gpuopt.kernels.formats import BY_DTYPE, EIGHT_BIT, FORMATS
 from gpuopt.kernels.random import Key
 from gpuopt.kernels.rules import RULES, Rule
 from gpuopt.kernels.variant import Variant
@@ -23,10 +24,7 @@ UNIFORM = [name for name, format in FORMATS.items() if format in BY_DTYPE.values
 RICH = [(name, "bf16", name) for name, format in FORMATS.items() if name not in UNIFORM and not format.in_blocks]
 """Those that a gradient cannot have."""
 
-IN_8_BITS = "8bit"
-"""In place of a state's format: for each slot the one in :data:`~gpuopt.kernels.formats.EIGHT_BIT` that is for it."""
-
-NARROW = [("fp32", "fp32", IN_8_BITS), ("split24", "bf16", IN_8_BITS)]
+NARROW = [("fp32", "fp32", BITS), ("split24", "bf16", BITS)]
 
 FORMAT_SETS = [(name, name, name) for name in UNIFORM] + MIXED + RICH + NARROW
 
@@ -38,7 +36,7 @@ EPILOGUES = [
     ("split32", "bf16", "fp32", None, None, False),
     ("split24", "bf16", "stochastic_bf16", "fp32", None, True),
     ("split32", "fp16", "fp64", "split24", "stochastic_bf16", False),
-    ("stochastic_bf16", "fp16", IN_8_BITS, "fp64", "split32", True),
+    ("stochastic_bf16", "fp16", BITS, "fp64", "split32", True),
 ]
 """Formats of parameter, gradient, state, average and copy, and whether gradients are zeroed."""
 
@@ -51,7 +49,7 @@ def variants() -> list[Variant]:
             (
                 FORMATS[param],
                 FORMATS[grad],
-                *(state_format(rule, slot, state) if slot in present else None for slot in rule.slots),
+                *(format_called(rule, slot, state) if slot in present else None for slot in rule.slots),
             ),
         )
         for rule in RULES.values()
@@ -71,20 +69,15 @@ def epilogue_variants() -> list[Variant]:
 
 
 def can_store(rule: Rule, state: str) -> bool:
-    """Whether the state slots of a rule can have a format, or :data:`IN_8_BITS`."""
-    return state != IN_8_BITS or set(rule.kinds.values()) <= set(EIGHT_BIT)
-
-
-def state_format(rule: Rule, slot: str, state: str) -> Format:
-    """The format of a state slot, by its name or as :data:`IN_8_BITS`."""
-    return EIGHT_BIT[rule.kinds[slot]] if state == IN_8_BITS else FORMATS[state]
+    """Whether the state slots of a rule can have a format, or :data:`~gpuopt.eight_bit.BITS`."""
+    return state != BITS or set(rule.kinds.values()) <= set(EIGHT_BIT)
 
 
 def with_epilogue(
     rule: Rule, param: str, grad: str, state: str, average: str | None, copy: str | None, zero_grads: bool
 ) -> Variant:
     """A rule with every slot of its own, and of the epilogue those that have a format."""
-    own = [state_format(rule, slot, state) for slot in rule.slots]
+    own = [format_called(rule, slot, state) for slot in rule.slots]
     after = [None if name is None else FORMATS[name] for name in (average, copy)]
     return Variant(rule, (FORMATS[param], FORMATS[grad], *own, *after), zero_grads)
 

@@ -2,8 +2,8 @@
 
 Each thread walks a range of tiles of the pointer table. The inner loop is plain, so that LLVM vectorises it; the
 error model of NumPy matters for that, since a check for division by zero would forbid it. What is stored in blocks is
-kept until one is whole, and then goes through a loop of its own. Every loop is compiled twice,
-since a table that is worth one thread is to wake no others, and the code that can costs six times as much to compile.
+kept until one is whole, and then goes through a loop of its own. Every loop is compiled twice, since a table that is
+worth one thread is to wake no others, and the code that can costs six times as much to compile.
 """
 
 from __future__ import annotations
@@ -258,8 +258,8 @@ def _step(variant: Variant, neutral: bool) -> Callable[..., None]:
     relation = variant.relation
     restore_form = relation and register_jitable(relation.numpy_restore)
     reduce_form = relation and relation.numpy_reduce and register_jitable(relation.numpy_reduce)
-    restore = _RESTORES[state] if restore_form else _leave_state
-    reduce = _REDUCES[state] if reduce_form else _leave_state
+    restore = _RELATES[state] if restore_form else _leave_state
+    reduce = _RELATES[state] if reduce_form else _leave_state
     before, fields, after = len(Prologue._fields), len(variant.rule.hyper_fields), len(Epilogue._fields)
     key_at = before + fields + after
     compute = variant.compute.type
@@ -526,50 +526,29 @@ _CALLS = {1: _call_1, 2: _call_2, 3: _call_3}
 
 
 @register_jitable
-def _restore_1(form, hyper, a, b, c):
+def _relate_1(form, hyper, a, b, c):
     (a,) = form(hyper, a)
     return a, b, c
 
 
 @register_jitable
-def _restore_2(form, hyper, a, b, c):
+def _relate_2(form, hyper, a, b, c):
     a, b = form(hyper, a, b)
     return a, b, c
 
 
 @register_jitable
-def _restore_3(form, hyper, a, b, c):
+def _relate_3(form, hyper, a, b, c):
     return form(hyper, a, b, c)
 
 
-_RESTORES = {1: _restore_1, 2: _restore_2, 3: _restore_3}
-"""By number of slots: how what was loaded is restored by their relation."""
-
-
-@register_jitable
-def _reduce_1(form, hyper, a, b, c):
-    (a,) = form(a)
-    return a, b, c
-
-
-@register_jitable
-def _reduce_2(form, hyper, a, b, c):
-    a, b = form(a, b)
-    return a, b, c
-
-
-@register_jitable
-def _reduce_3(form, hyper, a, b, c):
-    return form(a, b, c)
-
-
-_REDUCES = {1: _reduce_1, 2: _reduce_2, 3: _reduce_3}
-"""By number of slots: how new values are reduced to what is stored of them."""
+_RELATES = {1: _relate_1, 2: _relate_2, 3: _relate_3}
+"""By number of slots: how a form of their relation is called."""
 
 
 @register_jitable
 def _leave_state(form, hyper, a, b, c):
-    """In place of both where slots have no relation, or are not stored in blocks."""
+    """In place of it where slots have none, or are not stored in blocks."""
     return a, b, c
 
 

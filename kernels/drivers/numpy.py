@@ -162,7 +162,7 @@ def _step(variant: Variant, stored: list[_Planes], scalars: tuple[Any, ...], ran
         state = list(relation.numpy_restore(scalars[before:after], *state))
     p, *state = variant.rule.numpy_form(p, g, scalars[before:after], *state)
     if relation is not None and relation.numpy_reduce is not None:
-        state = list(relation.numpy_reduce(*state))
+        state = list(relation.numpy_reduce(scalars[before:after], *state))
     average = epilogue.numpy_form(p, average, scalars[after : after + len(Epilogue._fields)])
     values = p, None, *state, average, p
     for planes, format, value, bits in zip(stored, variant.formats, values, random, strict=True):

@@ -466,11 +466,11 @@ def update(
         if FORMS.slots[_C] is not None:
             c = state[0]
         if FORMS.state == 1:
-            state = FORMS.reduce(a)
+            state = FORMS.reduce(hyper, a)
         elif FORMS.state == 2:
-            state = FORMS.reduce(a, b)
+            state = FORMS.reduce(hyper, a, b)
         else:
-            state = FORMS.reduce(a, b, c)
+            state = FORMS.reduce(hyper, a, b, c)
 
     after = scalars + _PROLOGUE_FIELDS + FORMS.fields
     index = None

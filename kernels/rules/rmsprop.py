@@ -109,7 +109,7 @@ def numpy_restore(hyper: Any, square_avg: Any, grad_avg: Any = None, momentum_bu
     return square_avg, grad_avg, momentum_buffer
 
 
-def numpy_reduce(square_avg: Any, grad_avg: Any = None, momentum_buffer: Any = None) -> tuple[Any, ...]:
+def numpy_reduce(hyper: Any, square_avg: Any, grad_avg: Any = None, momentum_buffer: Any = None) -> tuple[Any, ...]:
     """See :class:`~gpuopt.kernels.rules.rule.Relation`."""
     if grad_avg is not None:
         square_avg = square_avg - grad_avg * grad_avg
@@ -135,7 +135,7 @@ def triton_restore(hyper, square_avg, grad_avg, momentum_buffer):
     return state
 
 
-def triton_reduce(square_avg, grad_avg, momentum_buffer):
+def triton_reduce(hyper, square_avg, grad_avg, momentum_buffer):
     """See :class:`~gpuopt.kernels.rules.rule.Relation`."""
     state = (square_avg,)
     if grad_avg is not None:

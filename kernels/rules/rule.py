@@ -20,15 +20,15 @@ class Relation:
     """What state slots have to do with each other in exact arithmetic, kept where they are stored in few bits.
 
     The forms are as those of :class:`Rule`, in three languages, and take an absent slot as those do. Where there is a
-    ``numpy_reduce``, it and ``numpy_restore`` are of operators alone, which arrays of any library have, take nothing of
+    ``numpy_reduce``, it and ``numpy_restore`` are of operators alone, which arrays of any library have, make no use of
     ``hyper``, and change nothing but squares.
 
     Attributes:
         numpy_restore: ``(hyper, *slots) -> slots``: what was loaded, with the relation as it was.
         cuda_restore: Likewise, statements that assign to the slots.
         triton_restore: Likewise, but it returns the slots that are present.
-        numpy_reduce: ``slots -> slots``, what is stored of the new values, which ``numpy_restore`` makes of it again;
-            None for all.
+        numpy_reduce: ``(hyper, *slots) -> slots``, what is stored of the new values, which ``numpy_restore`` makes of
+            it again; None for all.
         cuda_reduce: Likewise.
         triton_reduce: Likewise, but it returns the slots that are present.
     """
