@@ -2,6 +2,7 @@
 
 1. Sums of squares of all drivers for host memory are within ``NORM`` of the exact sum, for every format, whatever the
    sizes, tile and alignment; the same gradients give the same bits again, in other memory and on any number of threads.
+   Numba adds several squares at once: a pass that does not is limited by arithmetic, where memory should be the limit.
 2. A table without elements has the sum 0.
 3. An infinite gradient makes the sum infinite and a NaN makes it NaN, wherever it is; the largest float32 does not.
 4. The sum of a part is that of its own gradients, but an infinite or undefined one of any row, even of part -1, which
@@ -14,6 +15,8 @@
 
 from __future__ import annotations
 
+import platform
+import re
 from math import inf, isnan, nan, sqrt
 
 import numba
@@ -51,6 +54,16 @@ def sum_squares(driver):
 def test_sums_are_nearly_exact(name: str, driver: str, misaligned: bool | str) -> None:
     for tile in (TILE, DRIVERS[driver].TILE):
         assert_close(sum_squares(driver), name, tile, NUMELS, misaligned)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="reads the code for x86-64")
+@each_format
+def test_squares_are_added_by_simd(name: str) -> None:
+    table = Tensors(of_format(name), [5000]).table(TILE)
+    compiled = numba.njit(numba_driver._sum_squares(table.variant.formats[1]), error_model="numpy")
+    compiled.compile(tuple(map(numba.typeof, (table.rows, table.tile_tensor, np.zeros(1), table.tile, 0))))
+    (code,) = compiled.inspect_asm().values()
+    assert re.search(r"vaddpd\s.*%[yz]mm", code)
 
 
 @each_driver

@@ -24,6 +24,7 @@ from typing import Any
 import numba
 import numpy as np
 from numba.core import types
+from numba.core.cgutils import alloca_once
 from numba.extending import intrinsic, overload, register_jitable
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
@@ -51,6 +52,10 @@ _NEUTRAL = list(Prologue())
 
 _ONE_AT_A_TIME = Lock()
 """Numba's workqueue threads, its last resort, abort the process when two threads call them at once."""
+
+LANES = 64
+"""Squares are added up in so many sums, which do not wait for each other: SIMD takes as many of them at once as it has
+room for, in this order everywhere. In fewer, LLVM would unroll the loop over them before it sees that."""
 
 NUMEL_PER_THREAD = 1 << 15
 """A thread is not woken for fewer elements than this: its start, and then its spinning, would cost more."""
@@ -182,23 +187,33 @@ def _sum_squares(grad: Format) -> Callable[..., None]:
             size = min(tile, row[NUMEL] - start)
             g_at = pointer_to(row[POINTERS + 1], start, g_type)
             weight = np.float64(row[PART] == part)
-            # Eight sums that do not wait for each other, which SIMD adds in this order everywhere.
-            a, b, c, d, e, f, g, h = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-            whole = size - size % 8
-            for i in range(0, whole, 8):
-                a += _square(g_at, i, g_load, weight)
-                b += _square(g_at, i + 1, g_load, weight)
-                c += _square(g_at, i + 2, g_load, weight)
-                d += _square(g_at, i + 3, g_load, weight)
-                e += _square(g_at, i + 4, g_load, weight)
-                f += _square(g_at, i + 5, g_load, weight)
-                g += _square(g_at, i + 6, g_load, weight)
-                h += _square(g_at, i + 7, g_load, weight)
-            for i in range(whole, size):
-                a += _square(g_at, i, g_load, weight)
-            sums[index] = ((a + b) + (c + d)) + ((e + f) + (g + h))
+            lanes = _lanes()
+            for lane in range(LANES):
+                lanes[lane] = 0.0
+            whole = size - size % LANES
+            for first in range(0, whole, LANES):
+                for lane in range(LANES):
+                    lanes[lane] += _square(g_at, first + lane, g_load, weight)
+            for lane in range(size - whole):
+                lanes[lane] += _square(g_at, whole + lane, g_load, weight)
+            width = LANES // 2
+            while width > 0:
+                for lane in range(width):
+                    lanes[lane] += lanes[lane + width]
+                width //= 2
+            sums[index] = lanes[0]
 
     return sum_squares
+
+
+@intrinsic
+def _lanes(typing_context):
+    """Room for ``LANES`` numbers of float64 on the stack of the function that asks for it."""
+
+    def code(context, builder, signature, arguments):
+        return alloca_once(builder, context.get_value_type(types.float64), size=LANES)
+
+    return types.CPointer(types.float64)(), code
 
 
 @register_jitable
