@@ -18,6 +18,7 @@ from gpuopt import backends
 from gpuopt.bench import compare, suite, tables
 from gpuopt.bench.contenders import contenders
 from gpuopt.bench.goals import GOALS, judge
+from gpuopt.bench.html.numbers import duration
 from gpuopt.bench.live import live
 from gpuopt.bench.order import FULL, QUICK, Order
 from gpuopt.bench.results import Results
@@ -26,7 +27,7 @@ from gpuopt.bench.train.command import train
 from gpuopt.bench.workloads import decides, workloads
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import describe, gpus
-from gpuopt.output import refuse, unwritable, write_json
+from gpuopt.output import refuse, require, require_writable, show, terminal, write_json
 
 WORSE, INTERRUPTED = 1, 130
 """Exit codes: something is wrong or has become slower; Ctrl-C."""
@@ -35,7 +36,7 @@ JSON, REPORT, TRAINING = "bench.json", "report.html", "train.json"
 """What is written to the folder, and what the report shows too if it is there from ``gpuopt bench train``."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
-app.command("train")(train)
+app.command("train", short_help="Trains with gpuopt and torch.optim side by side.")(train)
 
 
 @app.callback(invoke_without_command=True)
@@ -46,38 +47,38 @@ def bench(
     ] = False,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Workloads or contenders, as 'adam/*' or 'gpuopt *'. May be given several times."),
+        typer.Option(metavar="PATTERN", help="Workloads or contenders, as 'adam/*' or 'gpuopt *'; may be repeated."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="Say which workloads and contenders there are.")] = False,
     compare_with: Annotated[
         Path | None,
         typer.Option(
-            "--compare", help="A bench.json to compare with; exit code 1 if gpuopt is slower, or a time is lost."
+            "--compare", metavar="FILE", help="An older bench.json; exit code 1 if gpuopt is slower, or a time is lost."
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for bench.json and report.html.")] = Path("out"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For bench.json and report.html.")] = Path("out"),
     code: Annotated[
         bool, typer.Option("--code", help="Compile for GPUs that are not here, as a full run does where there is none.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; cuda where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="By default cuda if it can be used.")] = None,
     budget: Annotated[
         float | None,
         typer.Option(
-            help="Seconds after which no further workload is begun; on a GPU launches are counted then.", min=0
+            metavar="SECONDS", help="After so many no workload is begun; on a GPU launches are counted then.", min=0
         ),
     ] = None,
 ) -> None:
     """Times optimizer steps against those of others, each checked against the oracle before it is timed."""
     if context.invoked_subcommand is not None:
         return
-    console = Console()
+    console = terminal()
     no_gpu = _no_gpu()
     if device is None:
         device = "cpu" if no_gpu else "cuda"
         if no_gpu and gpus() and not list_:
             console.print(Text(f"Timing the CPU, although there is a GPU: {no_gpu}.", style="bold"), soft_wrap=True)
     if device not in ("cpu", "cuda"):
-        refuse(f"--device must be cpu or cuda, but is {device}.")
+        refuse(f"--device must be cpu or cuda, but is {device!r}.")
     everyone = contenders(device)
     try:
         some_workloads, some_contenders = select(
@@ -87,17 +88,17 @@ def bench(
     except ValueError as error:
         refuse(str(error))
     if list_:
-        console.print(tables.registry_tables(some_workloads, some_contenders))
+        for table in tables.registry_tables(some_workloads, some_contenders, console.width):
+            show(table, console)
         return
+    require("jinja2", extra="bench")
     if old is not None and not compare.shared(
         old, (each.key for each in some_workloads), (each.name for each in some_contenders), device
     ):
         refuse(f"--compare {compare_with} has times of nothing that is to be timed now.")
     if device == "cuda" and no_gpu is not None:
         refuse(f"--device cuda cannot be used here: {no_gpu}.")
-    problem = unwritable(out)
-    if problem is not None:
-        refuse(problem)
+    require_writable(out)
     scale = QUICK if quick else FULL
     with_code = code or not (quick or only or backends.available()["triton"] is None)
     section = partial(_section, quick) if with_code else None
@@ -109,6 +110,8 @@ def benchmark(order: Order, out: Path, console: Console, old: compare.Run | None
     """Runs, shows and writes; returns the exit code."""
     results = Results(order.scale.name, ["gpuopt", *sys.argv[1:]], describe(), backends.available())
     interrupted = False
+    if order.expected is not None:
+        console.print(f"This takes about {duration(order.expected)}.", style="dim")
     try:
         with live(len(order.workloads), console) as watcher:
             suite.run(order, results, replace(watcher, keep=lambda: write_json(results.as_dict(), out / JSON)))
@@ -135,19 +138,8 @@ def _judge(results: Results) -> None:
     }
     for goal in GOALS:
         if goal.workload in rows:
-            verdict = judge(goal, rows[goal.workload])
-            results.goals.append(
-                {
-                    **asdict(goal),
-                    "against": verdict.against,
-                    "ratio": verdict.ratio,
-                    "off": verdict.off,
-                    "met": verdict.met,
-                    "close": verdict.close,
-                    "binding": results.machine["cores"] == goal.cores,
-                    "why": verdict.why,
-                }
-            )
+            verdict = judge(goal, rows[goal.workload], results.copies["cpu"]["gb_per_s"])
+            results.goals.append({**asdict(goal), **asdict(verdict), "met": verdict.met, "close": verdict.close})
 
 
 def _write(results: Results, out: Path, console: Console) -> None:
@@ -173,7 +165,7 @@ def _compare(old: compare.Run, results: Results, contenders: set[str], console: 
     """Shows what has changed since; returns whether anything is worse."""
     new = results.as_dict()
     found = list(compare.changes(old, new, contenders))
-    console.print(tables.changes_table(found))
+    show(tables.changes_table(found, console.width), console)
     for difference in compare.differences(old, new):
         console.print(Text(f"Mind that {difference}.", style="bold red"))
     return any(change.is_worse for change in found)

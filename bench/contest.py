@@ -15,6 +15,7 @@ from gpuopt.bench.order import Order, Watcher
 from gpuopt.bench.problem import Problem
 from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.timing import Timing, first_line, measure
+from gpuopt.bench.traffic import moved
 from gpuopt.bench.workloads import Workload
 from gpuopt.machine import OthersLoad
 
@@ -26,8 +27,9 @@ def hold(
     meter: Meter,
     results: Results,
     watcher: Watcher,
+    seconds: float,
 ) -> None:
-    """Sets up the contenders of a workload, checks them, and times those that are right."""
+    """Sets up the contenders of a workload, checks them, and times those that are right, for ``seconds``."""
     contest = Contest(workload, order.device)
     present = []
     for contender in order.contenders:
@@ -47,7 +49,7 @@ def hold(
         return
     why = NOT_REACHED
     try:
-        _time(workload, order, present, meter, results, watcher)
+        _time(workload, order, present, meter, results, watcher, seconds)
     except Exception as error:
         why = BROKE + first_line(error)
         raise
@@ -77,6 +79,7 @@ def _time(
     meter: Meter,
     results: Results,
     watcher: Watcher,
+    seconds: float,
 ) -> None:
     entrants = _set_up(workload, order.device, present, watcher)
     watcher.begin(f"{workload.title}: time")
@@ -87,7 +90,7 @@ def _time(
             meter,
             workload.turns,
             steps_per_turn=workload.steps_per_turn,
-            seconds=order.scale.seconds,
+            seconds=seconds,
             advance=watcher.advance,
         )
     finally:
@@ -153,7 +156,7 @@ def _entrant(
         problem.restore()
         if row.status in TIMED:
             if device == "cpu":
-                row.launches = count(entrant, device)
+                row.launches, row.moved = count(entrant, device), moved(problem.workload, entrant)
             return entrant
     except Exception as error:  # noqa: BLE001 (whatever it is, the others are to be timed)
         ran_out = isinstance(error, MemoryError) or "OutOfMemory" in type(error).__name__

@@ -19,17 +19,18 @@ def count(entrant: Entrant, device: str) -> int | None:
         return _kernels(entrant)
     if entrant.driver is None:
         return None
-    with _counted(entrant.driver) as calls:
+    with counted(entrant.driver) as calls:
         entrant.step()
     return len(calls)
 
 
 @contextmanager
-def _counted(driver: Any) -> Iterator[list[str]]:
+def counted(driver: Any) -> Iterator[list[str]]:
+    """Which of ``CALLS`` are made in this context."""
     calls: list[str] = []
     originals = {name: getattr(driver, name) for name in CALLS}
 
-    def counted(name: str) -> Any:
+    def noting(name: str) -> Any:
         def call(*arguments: Any, **keywords: Any) -> Any:
             calls.append(name)
             return originals[name](*arguments, **keywords)
@@ -38,7 +39,7 @@ def _counted(driver: Any) -> Iterator[list[str]]:
 
     try:
         for name in CALLS:
-            setattr(driver, name, counted(name))
+            setattr(driver, name, noting(name))
         yield calls
     finally:
         for name, original in originals.items():

@@ -21,16 +21,22 @@ class Scale:
     Attributes:
         name: ``"full"`` or ``"quick"``.
         seconds: No round of turns but the first few begins later than this.
+        each: Seconds that a workload takes on a CPU, with all that is done besides.
         alone: Whether memory and first steps are measured, in processes of their own.
     """
 
     name: str
     seconds: float
+    each: float
     alone: bool
 
 
-FULL = Scale("full", seconds=12.0, alone=True)
-QUICK = Scale("quick", seconds=5.0, alone=False)
+FULL = Scale("full", seconds=12.0, each=27.0, alone=True)
+QUICK = Scale("quick", seconds=5.0, each=10.0, alone=False)
+
+
+LEAST = 1.0
+"""Fewer seconds for the turns of a workload say too little."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +78,19 @@ class Order:
     budget: float = inf
     alone: Callable[[Workload, str, str], Alone] = field(default=alone)
     code: Callable[[], dict[str, Any]] | None = None
+
+    @property
+    def expected(self) -> float | None:
+        """Seconds that the workloads take together; None on a GPU, of which nothing is known beforehand."""
+        return self.scale.each * len(self.workloads) if self.device == "cpu" else None
+
+    def seconds(self, spent: float, left: int) -> float:
+        """Seconds for the turns of the next workload: fewer where the others took longer than they were to.
+
+        Args:
+            spent: Seconds since the run began.
+            left: Workloads that have not been held.
+        """
+        if self.expected is None:
+            return self.scale.seconds
+        return min(self.scale.seconds, max(LEAST, (self.expected - spent) / left / 2))

@@ -218,7 +218,7 @@ def goals(results: Mapping[str, Any]) -> str:
             titles[goal["workload"]],
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
-            f"{goal['at_least']:g}",
+            "" if goal["at_least"] is None else f"{goal['at_least']:.3g}",
             goal["why"] or seen(goal),
             {True: "met", False: "**missed**", None: ""}[goal["met"]] + doubt(goal),
         ]

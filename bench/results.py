@@ -38,6 +38,7 @@ class Row:
         is_guest: Whether it is of another library, whose faults are told of but are none of this package.
         timing: What was seen of it.
         launches: Per step, without copies and fills; None where they are not counted.
+        moved: Bytes that a step reads and writes, were there no caches; None where they are not counted.
         extra_memory: Bytes; None where it was not measured.
         compile: Seconds; None where it was not measured.
     """
@@ -49,6 +50,7 @@ class Row:
     is_guest: bool = False
     timing: Timing = field(default_factory=Timing)
     launches: int | None = None
+    moved: int | None = None
     extra_memory: int | None = None
     compile: float | None = None
 
@@ -205,6 +207,7 @@ def _row(row: Row, moved: int, copy: Copy | None) -> dict[str, Any]:
         "not_queued": row.timing.not_queued,
         "gpu": _conditions(row.timing),
         "launches": row.launches,
+        "moved": row.moved,
         "gb_per_s": rate,
         "copy_share": None if rate is None or copy is None else rate / copy["gb_per_s"],
         "extra_memory": row.extra_memory,

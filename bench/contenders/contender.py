@@ -30,12 +30,14 @@ class Entrant:
         outcome: The tensors as they are now, by what they are.
         prepare: Called before each step and never timed, such as to make the gradients that it is to find.
         driver: The driver's module, for gpuopt.
+        by_operators: Whether the step is made of PyTorch's operators, which can be watched.
     """
 
     step: Callable[[], object]
     outcome: Callable[[], Outcome]
     prepare: Callable[[], object] = nothing
     driver: Any = None
+    by_operators: bool = False
 
 
 @dataclass(frozen=True)

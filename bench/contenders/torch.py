@@ -239,7 +239,8 @@ def _set_up(flags: dict[str, bool], problem: Problem) -> Entrant:
     )
     if workload.tail:
         return _tail(optimizer, params, problem)
-    return Entrant(optimizer.step, partial(outcome_of, workload, params), preparation(problem, params))
+    outcome = partial(outcome_of, workload, params)
+    return Entrant(optimizer.step, outcome, preparation(problem, params), by_operators=True)
 
 
 def _compiled(problem: Problem) -> Entrant:
@@ -282,7 +283,7 @@ def _tail(optimizer: Any, params: list[Any], problem: Problem) -> Entrant:
             optimizer.zero_grad(set_to_none=False)
 
     outcome = partial(outcome_of, problem.workload, params, lambda name: averages)
-    return Entrant(step, outcome, preparation(problem, params))
+    return Entrant(step, outcome, preparation(problem, params), by_operators=True)
 
 
 def _as_array(tensor: Any) -> Any:

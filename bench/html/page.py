@@ -179,7 +179,7 @@ def _goal(goal: dict[str, Any], workloads: list[dict[str, Any]]) -> GoalRow:
     return GoalRow(
         goal=f"{goal['ours']} on {titles.get(goal['workload'], goal['workload'])}",
         against=goal["against"] or ", ".join(goal["theirs"]),
-        at_least=f"{goal['at_least']:g}",
+        at_least=UNKNOWN if goal["at_least"] is None else f"{goal['at_least']:.3g}",
         seen=UNKNOWN if goal["ratio"] is None else seen(goal),
         verdict=verdict,
         tone=tone,
@@ -189,6 +189,4 @@ def _goal(goal: dict[str, Any], workloads: list[dict[str, Any]]) -> GoalRow:
 def _verdict(goal: dict[str, Any]) -> tuple[str, str]:
     if goal["met"] is None:
         return f"not known: {goal['why'] or 'not measured'}", "muted"
-    if not goal["binding"]:
-        return ("would be met" if goal["met"] else "would not be met") + "; it does not bind here", "muted"
     return (f"✓ met{doubt(goal)}", "good") if goal["met"] else (f"✗ NOT MET{doubt(goal)}", "bad")

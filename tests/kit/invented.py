@@ -184,7 +184,7 @@ def full() -> dict[str, Any]:
             goal(workloads[30]["key"], met=True, ratio=1.04, against="torch fused"),
             goal(workloads[30]["key"], met=True, ratio=0.91, against="torch fused", close=True),
             goal(workloads[31]["key"], met=False, ratio=3.2, against="torch for-loop", at_least=4.0),
-            goal(workloads[31]["key"], met=True, ratio=5.5, against="torch for-loop", binding=False),
+            goal(workloads[31]["key"], met=True, ratio=5.5, against="torch for-loop", cached=0.8),
             goal("not-run", met=None, why="torch fused: not installed"),
         ],
         skipped=[{"what": "Adam, llama-3.1-8b on cuda", "why": "needs 119.7 GiB, 79.1 are free"}],
@@ -197,11 +197,10 @@ def goal(workload: str, **given: Any) -> dict[str, Any]:
     asked = {"workload": workload, "ours": "gpuopt numba", "theirs": ["torch fused"], "at_least": 0.9}
     return {
         **asked,
-        "cores": 2,
         "against": None,
         "ratio": None,
         "met": None,
-        "binding": True,
+        "cached": None,
         "close": False,
         "off": 0.05,
         "why": None,
