@@ -362,8 +362,8 @@ def row(name, *times, **settings):
     return Row(name, "close" if times else "skipped", timing=Timing(list(times)), **settings)
 
 
-def judged(goal, *rows, copy=1e-9):
-    """What is said of a goal, as JSON holds it, where memory moves 1.5 bytes in a second: 12 take 8 s."""
+def judged(goal, *rows, copy=1.0):
+    """What is said of a goal, as JSON holds it, where memory moves 1.5 GB in a second: 12 take 8 s."""
     verdict = goals.judge(goal, {each.contender: each for each in rows}, copy)
     return {**asdict(goal), **asdict(verdict), "met": verdict.met, "close": verdict.close}
 
@@ -385,16 +385,11 @@ def test_goal_is_judged_against_the_fastest_rival():
 
 def test_bytes_say_what_is_to_be_had_and_no_rival_is_faster_than_memory():
     goal = replace(OURS_OF_CALLS, at_least=None)
-    ours = row("ours", *[2.0] * 10, moved=3)
-    in_caches, in_memory = row("slow", *[4.0] * 10, moved=12), row("fast", *[10.0] * 10, moved=6)
+    ours = row("ours", *[2.0] * 10, moved=3 * 10**9)
+    in_caches, in_memory = row("slow", *[4.0] * 10, moved=12 * 10**9), row("fast", *[10.0] * 10, moved=6 * 10**9)
     said = judged(goal, ours, in_caches, in_memory)
     assert said["at_least"] == pytest.approx(0.95 * 12 / 3)
-    assert (said["against"], said["ratio"], said["cached"], said["met"]) == (
-        "slow",
-        4.0,
-        0.5,
-        True,
-    )  # 12 bytes take 8 s
+    assert (said["against"], said["ratio"], said["cached"], said["met"]) == ("slow", 4.0, 0.5, True)
     assert goals.doubt(said) == "; caches help slow, which takes 50% of what memory would"
     said = judged(goal, ours, in_memory)
     assert said["at_least"] == pytest.approx(0.95 * 6 / 3)
