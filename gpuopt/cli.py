@@ -16,9 +16,9 @@ import gpuopt.info
 import gpuopt.verify.command
 
 app = typer.Typer(name="gpuopt", add_completion=False, rich_markup_mode=None, no_args_is_help=True)
-app.command("info")(gpuopt.info.info)
-app.command("verify")(gpuopt.verify.command.verify)
-app.add_typer(gpuopt.bench.command.app, name="bench")
+app.command("info", short_help="Shows what can run here, and how fast this machine copies.")(gpuopt.info.info)
+app.command("verify", short_help="Proves that drivers give the oracle's bits.")(gpuopt.verify.command.verify)
+app.add_typer(gpuopt.bench.command.app, name="bench", short_help="Times optimizer steps against those of others.")
 
 
 def _version(wanted: bool) -> None:

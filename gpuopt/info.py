@@ -15,6 +15,8 @@ import gpuopt
 from gpuopt import backends, machine
 from gpuopt.footprint import choices
 from gpuopt.kernels.drivers import DRIVERS
+from gpuopt.output import show as show_table
+from gpuopt.output import terminal
 
 UNKNOWN = "unknown"
 
@@ -56,19 +58,20 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
-        show(found, Console())
+        show(found, terminal())
 
 
 def show(found: Info, console: Console) -> None:
-    """Prints one table, a section for each thing."""
+    """Prints a section for each thing, then what Adam takes."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column()
     for title, section in sections(found):
         table.add_row(Text(title, "bold"))
         for key, value in section:
             table.add_row(Text(f"  {key}"), Text(value))
-    console.print(table)
+    show_table(table, console)
+    show_table(_bytes_of_adam(), console)
 
 
 def sections(found: Info) -> Iterator[tuple[str, Section]]:
@@ -93,14 +96,17 @@ def sections(found: Info) -> Iterator[tuple[str, Section]]:
         yield "GPU memory", [("copy", _copy(found["copy"]["cuda"]))]
     if not header["gpus"]:
         yield "GPU", [("none", "nvidia-smi lists no NVIDIA GPU, or is not there")]
-    yield "Bytes of Adam", list(_choices())
 
 
-def _choices() -> Iterator[tuple[str, str]]:
+def _bytes_of_adam() -> Table:
     """Each way to keep parameters and state, and its bytes."""
+    title = Text("Bytes of Adam per parameter: stored, and moved in a step", "bold")
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    for heading in ("  dtype", "stored", "moved", "options"):
+        table.add_column(heading, no_wrap=True)
     for choice in choices():
-        bytes_ = f"{choice.stored:6g} per parameter, {choice.moved:g} moved in a step"
-        yield choice.dtype, f"{bytes_}: {choice.options}" if choice.options else bytes_
+        table.add_row(f"  {choice.dtype}", f"{choice.stored:g}", f"{choice.moved:g}", choice.options)
+    return table
 
 
 def _build(header: machine.Machine) -> Section:

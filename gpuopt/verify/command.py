@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from gpuopt import backends
 from gpuopt.kernels.drivers import DRIVERS
 from gpuopt.machine import cores
-from gpuopt.output import refuse, unwritable, write_json
+from gpuopt.output import refuse, require_writable, terminal, write_json
 from gpuopt.verify import report
 from gpuopt.verify.cases import NEUTRAL
 from gpuopt.verify.run import ORACLE, Task, outcomes, tasks
@@ -34,7 +34,8 @@ def verify(
         list[str] | None, typer.Option(metavar="NAME", help="Compare only this driver. May be given several times.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(help="Compare only drivers for cpu or for cuda, those of them that run here.")
+        str | None,
+        typer.Option(metavar="cpu|cuda", help="Compare only drivers for this memory, those of them that run here."),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random bits.", min=0)] = 0,
     json: Annotated[
@@ -53,18 +54,17 @@ def verify(
     Exit code 0 if all bits are the oracle's, 1 if any differ, 2 if an option cannot be used, 3 if only the oracle runs
     here.
     """
-    console = Console()
     reasons = backends.available()
     if device not in (None, "cpu", "cuda"):
-        raise typer.BadParameter(f"must be cpu or cuda, but is {device}", param_hint="--device")
+        refuse(f"--device must be cpu or cuda, but is {device!r}.")
     reasons = {name: why for name, why in reasons.items() if device in (None, DRIVERS[name].device) or name == ORACLE}
     chosen = _chosen(driver, reasons)
-    problem = None if json is None else unwritable(json.parent, "--json must be in")
-    if problem is not None:
-        refuse(problem)
+    if json is not None:
+        require_writable(json.parent, "--json must be in")
+    console = terminal()
     for name, reason in reasons.items():
         if reason is not None:
-            console.print(f"{name} does not run here: {reason}.", markup=False, highlight=False, soft_wrap=True)
+            _say(console, f"{name} does not run here: {reason}.")
     if not chosen:
         console.print(f"Nothing to compare: only {ORACLE} runs here, which is the oracle itself.", style="bold red")
         raise typer.Exit(NOTHING)
@@ -123,22 +123,15 @@ def compare(drivers: list[str], quick: bool, seed: int, jobs: int, console: Cons
 
 
 def _chosen(asked: list[str] | None, reasons: dict[str, str | None]) -> list[str]:
-    """The drivers to compare.
-
-    Raises:
-        typer.BadParameter: One that was asked for does not exist, cannot run here, or is the oracle.
-    """
+    """The drivers to compare. Ends the command if one is asked for that does not exist, cannot run or is the oracle."""
     comparable = [name for name in reasons if name != ORACLE]
     for name in asked or []:
         if name == ORACLE:
-            problem = f"{name} is the oracle that the others are compared with: {', '.join(comparable)}"
-        elif name not in reasons:
-            problem = f"must be one of {', '.join(comparable)}, but is {name}"
-        elif reasons[name] is not None:
-            problem = f"{name} cannot run here: {reasons[name]}"
-        else:
-            continue
-        raise typer.BadParameter(problem, param_hint="--driver")
+            refuse(f"--driver must be one of {', '.join(comparable)}, but {name} is the oracle itself.")
+        if name not in reasons:
+            refuse(f"--driver must be one of {', '.join(comparable)}, but is {name!r}.")
+        if reasons[name] is not None:
+            refuse(f"--driver must be one that runs here, but {name} does not: {reasons[name]}.")
     return [name for name in comparable if reasons[name] is None and (not asked or name in asked)]
 
 
