@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from gpuopt.bench.contenders import Contender
@@ -39,11 +40,11 @@ def select(
         elif called:
             some_contenders += called
         else:
-            keys = ", ".join(workload.key for workload in workloads)
-            names = ", ".join(contender.name for contender in contenders)
-            raise ValueError(
-                f"--only {pattern!r} matches nothing.\nThe workloads are {keys}.\nThe contenders are {names}."
-            )
+            every = [each.name for each in contenders] + [workload.key for workload in workloads]
+            every += dict.fromkeys(f"{workload.key.partition('/')[0]}/*" for workload in workloads)
+            close = ", ".join(map(repr, get_close_matches(pattern, every, cutoff=0.5)))
+            said = f"something that gpuopt bench --list --device {contenders[0].device} shows, but is {pattern!r}"
+            raise ValueError(f"--only must match {said}{close and f'; close to it: {close}'}.")
     usual_workloads = [workload for workload in workloads if quick is None or workload in quick]
     usual_contenders = [contender for contender in contenders if quick is None or not contender.slow]
     return (

@@ -922,7 +922,7 @@ def test_gpu_that_is_not_trained_on_is_told_of(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--only", "llama"], "--only must be one of gpt, digits, but is 'llama'."),
+        (["--only", "llama"], "--only must be gpt or digits, but is 'llama'."),
         (["--only", "gpt", "--formats"], "--only must not be given with --formats, which is of a task of its own."),
         (["--only", "gpt", "--state"], "--only must not be given with --state, which is of a task of its own."),
         (["--state", "--formats"], "--state must not be given with --formats: each is of trainings of its own."),
@@ -945,7 +945,7 @@ def test_what_cannot_be_done_is_refused_before_any_work(
 
 @pytest.mark.parametrize("package", command.PACKAGES)
 def test_missing_package_is_named_with_the_way_to_get_it(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "find_spec", lambda name: None if name == package else "found")
+    monkeypatch.setattr("gpuopt.output.find_spec", lambda name: None if name == package else "found")
     ran = CliRunner().invoke(command.app, [])
     assert (ran.exit_code, ran.stdout) == (UNUSABLE, "")
     assert ran.stderr == f"{package} is not installed (pip install 'gpuopt[bench]').\n"

@@ -4,4 +4,6 @@ import typer
 
 from gpuopt.bench.sweeps.command import sweeps
 
-typer.run(sweeps)
+app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app.command()(sweeps)
+app(prog_name="python -m gpuopt.bench.sweeps")

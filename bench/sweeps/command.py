@@ -30,8 +30,8 @@ FORM_SIZES = tuple(1 << power for power in (16, 18, 20, 22, 24, 27))
 
 
 def sweeps(
-    folder: Annotated[Path, typer.Argument(help="Where sweeps.json is written.")],
-    budget: Annotated[float, typer.Option(help="Seconds after which no further group is begun.", min=0)] = inf,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where sweeps.json is written.")],
+    budget: Annotated[float, typer.Option(metavar="SECONDS", help="After so many no group is begun.", min=0)] = inf,
 ) -> None:
     """Times other kernels than the product's on the GPU that is here."""
     why = backends.available()["triton"]

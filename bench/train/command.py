@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from gpuopt import machine
-from gpuopt.output import refuse, unwritable, write_json
+from gpuopt.output import refuse, require, require_writable, terminal, write_json
 
 if TYPE_CHECKING:
     from gpuopt.bench.train.embedding import Results as EmbeddingResults
@@ -38,10 +37,10 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for train.json and a picture per task.")] = Path("out"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For train.json and a picture per task.")] = Path("out"),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer steps.")] = False,
-    only: Annotated[list[str] | None, typer.Option(help="A task, gpt or digits; may be repeated.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default the GPU if there is one.")] = None,
+    only: Annotated[list[str] | None, typer.Option(metavar="gpt|digits", help="A task; may be repeated.")] = None,
+    device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="By default cuda if it can be used.")] = None,
     formats: Annotated[
         bool,
         typer.Option(
@@ -61,9 +60,7 @@ def train(
     ] = False,
 ) -> None:
     """Trains a small GPT on text and a classifier on images, with gpuopt's drivers and torch.optim side by side."""
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            refuse(f"{package} is not installed (pip install 'gpuopt[bench]').")
+    require(*PACKAGES, extra="bench")
     from gpuopt.bench.train import tasks
 
     scale = tasks.QUICK if quick else tasks.FULL
@@ -77,11 +74,9 @@ def train(
         refuse(f"{instead[1]} must not be given with {instead[0]}: each is of trainings of its own.")
     for name in chosen:
         if name not in scale:
-            refuse(f"--only must be one of {', '.join(scale)}, but is {name!r}.")
-    problem = unwritable(out)
-    if problem is not None:
-        refuse(problem)
-    console, where = Console(), usable_device(device)
+            refuse(f"--only must be {' or '.join(scale)}, but is {name!r}.")
+    require_writable(out)
+    console, where = terminal(), usable_device(device)
     if device is None and where == "cpu" and machine.gpus():
         console.print("Training on the CPU, although there is an NVIDIA GPU: PyTorch sees none.", style="bold yellow")
     scale_name = "quick" if quick else "full"
