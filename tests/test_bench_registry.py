@@ -559,7 +559,7 @@ def test_library_says_what_it_has_not(few):
 def test_library_is_absent_until_it_is_installed(monkeypatch):
     found = {each.name: each for each in contenders("cpu")}
     monkeypatch.setattr(libraries, "find_spec", lambda name: None)
-    assert found["optimi"].absent() == "optimi is not installed"
+    assert found["optimi"].absent() == "torch-optimi is not installed"
     monkeypatch.setattr(libraries, "find_spec", lambda name: object())
     assert found["optimi"].absent() is None
     assert "Apex" not in found

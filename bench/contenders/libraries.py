@@ -30,7 +30,7 @@ class Library:
 
     Attributes:
         name: What tables call it.
-        package: What is installed.
+        package: What is installed, as PyPI or GitHub call it.
         module: Where the classes are.
         classes: By the optimizer's name, the class and its arguments besides ``lr``.
         devices: Where it runs.
@@ -54,7 +54,7 @@ EIGHT_BITS = f"state in 8 bits where a tensor has 4,096 elements or more; close 
 LIBRARIES = (
     Library(
         "Apex",
-        "apex",
+        "NVIDIA/apex",
         "apex.optimizers",
         {
             "Adam": ("FusedAdam", {**ADAM, "adam_w_mode": False}),
@@ -101,14 +101,14 @@ LIBRARIES = (
     ),
     Library(
         "optimi",
-        "optimi",
+        "torch-optimi",
         "optimi",
         {"Adam": ("Adam", ADAM), "AdamW": ("AdamW", ADAMW), "SGD": ("SGD", SGD)},
         ("cpu", "cuda"),
     ),
     Library(
         "optimi foreach",
-        "optimi",
+        "torch-optimi",
         "optimi",
         {
             "Adam": ("Adam", {**ADAM, "foreach": True}),
@@ -176,7 +176,7 @@ def guests(device: str) -> list[Contender]:
 
 def absent(library: Library) -> str | None:
     """Why it cannot be imported; None when it can."""
-    return None if find_spec(library.package) else f"{library.package} is not installed"
+    return None if find_spec(library.module.partition(".")[0]) else f"{library.package} is not installed"
 
 
 def _refuses(library: Library, workload: Workload) -> str | None:
