@@ -25,9 +25,9 @@ ENDLESS = 10_000
 
 
 def terminal(stderr: bool = False) -> Console:
-    """Where a command prints: as wide as the terminal, and :data:`ENDLESS` where there is none."""
+    """Where a command prints: as wide as the terminal, and :data:`ENDLESS` where there is none, in colours or not."""
     console = Console(stderr=stderr)
-    if not console.is_terminal:
+    if not console.file.isatty():
         console.width = ENDLESS
     return console
 

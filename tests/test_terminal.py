@@ -166,6 +166,14 @@ def test_a_pipe_has_no_colours():
     assert not [words for words, (_, lines) in said(PIPE).items() if "\x1b" in "".join(lines)]
 
 
+@pytest.mark.parametrize("forced", ["", "1"])
+def test_colours_that_are_forced_into_a_pipe_do_not_make_it_narrow(forced, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", forced)
+    monkeypatch.setenv("COLUMNS", "80")
+    console = output.terminal()
+    assert (console.is_terminal, console.width) == (bool(forced), output.ENDLESS)
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_facts_are_wrapped_in_their_column(width):
     code, lines = said(width)[("info",)]
