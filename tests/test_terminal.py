@@ -178,9 +178,10 @@ def test_colours_that_are_forced_into_a_pipe_do_not_make_it_narrow(forced, monke
 def test_facts_are_wrapped_in_their_column(width):
     code, lines = said(width)[("info",)]
     assert code == 0
-    cpu = lines[lines.index(next(line for line in lines if line.strip() == "CPU")) + 1 :]
+    titles = [line.strip() for line in lines]
+    cpu = lines[titles.index("CPU") + 1 : next(at for at, title in enumerate(titles) if title.startswith("GPU"))]
     column = len("  others' load  ")
-    indents = {len(line) - len(line.lstrip()) for line in cpu[: cpu.index(next(x for x in cpu if x.strip() == "GPU"))]}
+    indents = {len(line) - len(line.lstrip()) for line in cpu}
     assert indents == ({2, column} if width == 80 else {2})
     if width is PIPE:
         assert not [line for line in lines if line.startswith("   ") or line != line.rstrip()]
