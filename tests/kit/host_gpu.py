@@ -23,7 +23,6 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import DriverConfig
 
 from gpuopt.bench.code.ahead import CUPY_THREADS
-from gpuopt.bench.gpu.host_part import ON_THE_HOST
 from gpuopt.kernels.drivers import cupy as cupy_driver
 from gpuopt.kernels.drivers import numpy as numpy_driver
 from gpuopt.kernels.drivers import triton as driver
@@ -34,6 +33,7 @@ from gpuopt.kernels.signals import NO_SIGNALS, Signals
 from gpuopt.kernels.table import NUMEL, POINTERS, Table
 from gpuopt.kernels.variant import Variant
 from kit import nvrtc, ptx
+from kit.host_part import ON_THE_HOST
 from kit.ptx import Buffer
 
 Array = np.ndarray[Any, Any]

@@ -9,8 +9,8 @@
 from __future__ import annotations
 
 import pytest
+from kit import host_part
 
-from gpuopt.bench.gpu import host_part
 from gpuopt.kernels.drivers import triton as driver
 
 MOST_CALLS, A_FEW = 200, 5

@@ -1,4 +1,4 @@
-"""``python -m gpuopt.bench.gpu.host_part``: what a step on a GPU costs the host, counted without one.
+"""What a step on a GPU costs the host, counted without one.
 
 The Triton driver runs as on a GPU, but its copies to the device are copies in host memory, and its launches do nothing:
 what is left is the work of Python, which a GPU waits for when it has less to do. What PyTorch and Triton take for a
@@ -8,17 +8,12 @@ copy and a launch comes on top.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from statistics import median
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
 
 from gpuopt import optim
 from gpuopt.kernels.drivers import triton as driver
@@ -41,12 +36,10 @@ class Cost(NamedTuple):
     """Of one step.
 
     Attributes:
-        microseconds: The median.
         calls: Functions of Python that are called.
         launches: Kernels that would be launched.
     """
 
-    microseconds: float
     calls: float
     launches: float
 
@@ -91,7 +84,7 @@ def cost(tensors: int, prepare: Callable[[Sequence[Any], Sequence[Any], int], No
     """What a step of Adam costs, once each set of tensors has been stepped."""
     params = [torch.nn.Parameter(torch.zeros(NUMEL)) for _ in range(tensors)]
     grads = [torch.zeros(NUMEL) for _ in range(tensors)]
-    seconds, calls = [], 0
+    calls = 0
     with stand_in() as launched:
         optimizer = optim.Adam(params, backend="triton")
 
@@ -99,31 +92,12 @@ def cost(tensors: int, prepare: Callable[[Sequence[Any], Sequence[Any], int], No
             nonlocal calls
             calls += event == "call"
 
-        for step in range(PARTS + 2 * steps):
+        for step in range(PARTS + steps):
             prepare(params, grads, step)
             if step == PARTS:
                 launched.clear()
-            if step < PARTS + steps:
-                begun = time.perf_counter()
-                optimizer.step()
-                seconds.append(time.perf_counter() - begun)
-            else:
+            if step >= PARTS:
                 sys.setprofile(count)
-                optimizer.step()
-                sys.setprofile(None)
-    return Cost(median(seconds[PARTS:]) * 1e6, calls / steps, len(launched) / (2 * steps))
-
-
-def host_part() -> None:
-    """Counts what a step on a GPU costs the host."""
-    table = Table("Adam", "microseconds", "Python calls", "launches", title="The host's part of a step on a GPU")
-    for tensors in (300, 10_000):
-        for name, prepare in WAYS.items():
-            found = cost(tensors, prepare, steps=100 if tensors < 1000 else 30)
-            row = f"{found.microseconds:.0f}", f"{found.calls:.0f}", f"{found.launches:g}"
-            table.add_row(f"{tensors:,} tensors, {name}", *row)
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    typer.run(host_part)
+            optimizer.step()
+            sys.setprofile(None)
+    return Cost(calls / steps, len(launched) / steps)
