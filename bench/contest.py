@@ -44,7 +44,6 @@ def hold(
         results.skipped.append((workload.key, why))
         return
     results.contests.append(contest)
-    watcher.show(contest)
     if not present:
         return
     why = NOT_REACHED
@@ -91,7 +90,6 @@ def _time(
             workload.turns,
             steps_per_turn=workload.steps_per_turn,
             seconds=seconds,
-            advance=watcher.advance,
         )
     finally:
         results.loads.append(load.share())
@@ -137,7 +135,6 @@ def _set_up(
         if entrant is not None:
             entrants.append((entrant, row.timing))
             left = None if left is None else left - needed
-        watcher.advance()
     return entrants
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from gpuopt.bench.alone import Alone, alone
 from gpuopt.bench.contenders import Contender
 from gpuopt.bench.contenders.contender import nothing
-from gpuopt.bench.results import Contest
 from gpuopt.bench.workloads import Workload
 
 
@@ -45,13 +44,11 @@ class Watcher:
 
     Attributes:
         begin: Gets what is done now.
-        show: Gets the contest that goes on now, whose rows change from then on.
-        advance: Called when something has changed.
+        advance: Called when a workload is done.
         keep: Called when a workload is done, for results that outlive the process.
     """
 
     begin: Callable[[str], object] = lambda what: None
-    show: Callable[[Contest], object] = lambda contest: None
     advance: Callable[[], object] = nothing
     keep: Callable[[], object] = nothing
 

@@ -57,6 +57,7 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
                     contest.give_back(order.device)
             except Exception as error:  # noqa: BLE001 (whatever it is, the other workloads are to be had)
                 results.broken.append(f"{workload.key}: {first_line(error)}")
+            watcher.advance()
             keep()
         if order.device == "cuda":
             _count_launches(order, results, watcher, partial(is_late, LAUNCHES), keep)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gpuopt.bench.contenders.contender import Entrant, nothing
+from gpuopt.bench.contenders.contender import Entrant
 from gpuopt.bench.meters import Meter
 from gpuopt.bench.nvml import Condition
 
@@ -57,7 +57,6 @@ def measure(
     warm: float = WARM,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], None] = time.sleep,
-    advance: Callable[[], object] = nothing,
 ) -> None:
     """Times entrants round-robin, and fills their timings as it goes.
 
@@ -74,7 +73,6 @@ def measure(
         warm: Seconds that the steps which are not timed take at least; there is always one.
         clock: Gives the time in seconds.
         sleep: Waits for some seconds.
-        advance: Called after each round.
     """
     end = clock() + seconds
     for count in range(turns):
@@ -88,7 +86,6 @@ def measure(
                     _turn(entrant, timing, meter, steps_per_turn)
                 except Exception as error:  # noqa: BLE001 (whatever it is, the others are to be timed)
                     vars(timing).update(vars(Timing(problem=first_line(error))))
-        advance()
 
 
 def _warm_up(entrant: Entrant, meter: Meter, seconds: float, clock: Callable[[], float]) -> None:

@@ -37,9 +37,9 @@ from typer.testing import CliRunner
 import gpuopt
 from gpuopt.bench import docs
 from gpuopt.bench.contenders.libraries import LIBRARIES
-from gpuopt.bench.train import command, curves, data, embedding, formats, lockstep, table, tasks, ways
+from gpuopt.bench.train import command, data, embedding, formats, lockstep, table, tasks, ways
 from gpuopt.bench.train.gpt import Size
-from gpuopt.bench.train.lockstep import Point, Training
+from gpuopt.bench.train.lockstep import Training
 from gpuopt.bench.train.results import EARLY, Contest, Results
 from gpuopt.bench.train.tasks import Recipe, Task
 from gpuopt.bench.train.ways import REFERENCE, Stepping, Way
@@ -467,18 +467,6 @@ def test_table_has_a_row_per_contender_in_80_columns(contest: Contest) -> None:
     assert "Same bits in all parameters at the end: gpuopt numba and gpuopt numpy" in text
 
 
-def test_picture_is_a_picture(contest: Contest, tmp_path: Path) -> None:
-    curves.draw(contest, tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_picture_without_any_evaluation(tmp_path: Path) -> None:
-    curves.draw(
-        Contest(costly_task(FakeTime()), [Training("none", curve=[Point(0, 0.0, 1.0, 0.0)])]), tmp_path / "a.png"
-    )
-    assert (tmp_path / "a.png").is_file()
-
-
 def test_settings_of_pytorch_are_as_they_were() -> None:
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     trained(costly_task(FakeTime(), steps=1), [Way(REFERENCE, _refusing)])
@@ -812,14 +800,14 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tiny")
-def test_command_writes_json_and_a_picture_of_what_was_asked_for(tmp_path: Path) -> None:
+def test_command_writes_json_of_what_was_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "new" / "folder"
     ran = CliRunner().invoke(command.app, ["--quick", "--only", "digits", "--out", str(out), "--device", "cpu"])
     assert ran.exit_code == 0, ran.output
     found = json.loads((out / "train.json").read_text())
     assert [task["key"] for task in found["tasks"]] == ["digits"]
     assert (found["scale"], found["complete"]) == ("quick", True)
-    assert sorted(path.name for path in out.iterdir()) == ["train-digits.png", "train.json"]
+    assert sorted(path.name for path in out.iterdir()) == ["train.json"]
     assert "train.json" in ran.output
 
 
@@ -869,7 +857,7 @@ def test_task_that_cannot_be_made_is_a_fault_and_the_others_are_kept(
     found = json.loads((tmp_path / "train.json").read_text())
     assert found["faults"] == ["gpt broke: FileNotFoundError: no such text: 'manual'"]
     assert [(task["key"], task["rows"][0]["steps"]) for task in found["tasks"]] == [("digits", 60)]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["train-digits.png", "train.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.json"]
     assert "WRONG: gpt broke: FileNotFoundError" in ran.output
 
 

@@ -7,5 +7,5 @@
 - :mod:`lockstep` trains all of them in turns, with a clock for each part of a step;
 - :mod:`formats` trains one of them in each format of weights instead, from several seeds;
 - :mod:`embedding` sees how large the steps of optimizers become where an embedding's rows are rarely used;
-- :mod:`results` judges what came out, :mod:`table` and :mod:`curves` show it, :mod:`command` is the command.
+- :mod:`results` judges what came out, :mod:`table` shows it, :mod:`command` is the command.
 """

@@ -1,4 +1,4 @@
-"""``gpuopt bench train``: trains, prints tables, writes JSON and pictures."""
+"""``gpuopt bench train``: trains, prints tables, and writes JSON."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ INTERRUPTION = "Interrupted: what follows, and is saved, is what was done until 
 WRONG, INTERRUPTED = 1, 130
 """Exit codes: contenders that are wrong or tasks that broke, Ctrl-C."""
 
-PACKAGES = ("torch", "sklearn", "matplotlib")
+PACKAGES = ("torch", "sklearn")
 """What is imported beyond what the command line needs."""
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None)
@@ -37,7 +37,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None)
 
 @app.command()
 def train(
-    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For train.json and a picture per task.")] = Path("out"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="For train.json, which gpuopt bench draws.")] = Path(
+        "out"
+    ),
     quick: Annotated[bool, typer.Option("--quick", help="Smaller models and fewer steps.")] = False,
     only: Annotated[list[str] | None, typer.Option(metavar="gpt|digits", help="A task; may be repeated.")] = None,
     device: Annotated[str | None, typer.Option(metavar="cpu|cuda", help="By default cuda if it can be used.")] = None,
@@ -212,28 +214,23 @@ def _written(
 ) -> int:
     """Writes what was found, and says so; returns the exit code."""
     write_json(found, path)
-    _say_what_was_written([path], sum(results.seconds for results in every), console)
+    _say_what_was_written(path, sum(results.seconds for results in every), console)
     if not all(results.complete for results in every):
         return INTERRUPTED
     return WRONG if any(results.faults for results in every) else 0
 
 
 def save(results: Results, out: Path, console: Console) -> None:
-    """Prints the tables, writes the JSON, draws the pictures."""
-    from gpuopt.bench.train import curves, table
+    """Prints the tables, and writes the JSON."""
+    from gpuopt.bench.train import table
 
     table.show(results, console)
-    written = [out / "train.json"]
-    write_json(results.as_dict(), written[0])
-    for contest in results.contests:
-        written.append(out / f"train-{contest.task.key}.png")
-        curves.draw(contest, written[-1])
-    _say_what_was_written(written, results.seconds, console)
+    write_json(results.as_dict(), out / "train.json")
+    _say_what_was_written(out / "train.json", results.seconds, console)
 
 
-def _say_what_was_written(written: Sequence[Path], seconds: float, console: Console) -> None:
-    paths = ", ".join(shlex.quote(str(path)) for path in written)
-    console.print(f"Wrote {paths} after {seconds:.0f} s.", markup=False, soft_wrap=True)
+def _say_what_was_written(path: Path, seconds: float, console: Console) -> None:
+    console.print(f"Wrote {shlex.quote(str(path))} after {seconds:.0f} s.", markup=False, soft_wrap=True)
 
 
 def _progress(console: Console) -> Progress:
