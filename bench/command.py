@@ -138,7 +138,7 @@ def _judge(results: Results) -> None:
     }
     for goal in GOALS:
         if goal.workload in rows:
-            verdict = judge(goal, rows[goal.workload], results.copies["cpu"]["gb_per_s"])
+            verdict = judge(goal, rows[goal.workload], results.copies["cpu"])
             results.goals.append({**asdict(goal), **asdict(verdict), "met": verdict.met, "close": verdict.close})
 
 

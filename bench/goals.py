@@ -9,6 +9,7 @@ from typing import Any
 
 from gpuopt.bench.noise import noise
 from gpuopt.bench.results import Row
+from gpuopt.machine import Copy
 
 SHARE = 0.95
 """Of what the bytes that are moved allow, this much is to be had."""
@@ -90,20 +91,20 @@ class Verdict:
         return self.off is None or abs(self.ratio - self.at_least) <= self.off
 
 
-def judge(goal: Goal, rows: Mapping[str, Row], copy: float) -> Verdict:
+def judge(goal: Goal, rows: Mapping[str, Row], copy: Copy) -> Verdict:
     """What the rows of the goal's workload, by contender, say of the times that the host sees.
 
     Args:
         goal: What is to be seen.
         rows: What was.
-        copy: The rate of a copy in the same run, in GB/s.
+        copy: Of the same run; its fastest tenth counts, which others on the machine have slowed down least.
     """
     spreads = {name: row.step for name, row in rows.items() if row.step is not None}
     for names in ((goal.ours,), goal.theirs):
         if not set(names) & set(spreads):
             row = rows.get(names[0])
             return Verdict(goal.at_least, why=f"{names[0]}: {(row and row.why) or 'not run'}")
-    rate = inf if goal.at_least else OF_A_COPY * copy * 1e9
+    rate = inf if goal.at_least else OF_A_COPY * copy["bytes"] / copy["seconds"]["p10"]
     timed = [name for name in goal.theirs if name in spreads]
     counted = {name: max(spreads[name]["median"], (rows[name].moved or 0) / rate) for name in timed}
     against = min(timed, key=lambda name: counted[name])
@@ -126,8 +127,14 @@ def seen(goal: Mapping[str, Any]) -> str:
 
 
 def doubt(goal: Mapping[str, Any]) -> str:
-    """What is to be said after a verdict: that another run could change it, and that caches help the other."""
-    said = "" if not goal["close"] else ", of few samples" if goal["off"] is None else ", within noise"
+    """What is to be said after a verdict that another run could change, else nothing."""
+    if not goal["close"]:
+        return ""
+    return ", of few samples" if goal["off"] is None else ", within noise"
+
+
+def helped(goal: Mapping[str, Any]) -> str | None:
+    """A sentence where caches help the other, else None."""
     if goal["cached"] is None:
-        return said
-    return f"{said}; caches help {goal['against']}, which takes {goal['cached']:.0%} of what memory would"
+        return None
+    return f"Caches help {goal['against']}: it takes {goal['cached']:.0%} of the time that memory would for its bytes."

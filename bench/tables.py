@@ -15,7 +15,7 @@ from gpuopt import output
 from gpuopt.bench.code import table as code_table
 from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
-from gpuopt.bench.goals import OF_A_COPY, SHARE, doubt, seen
+from gpuopt.bench.goals import OF_A_COPY, SHARE, doubt, helped, seen
 from gpuopt.bench.noise import BUSY
 from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
@@ -138,33 +138,11 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
 
 
-def contest_table(contest: Contest) -> Table:
-    """A row per contender of the workload that goes on."""
-    table = _table(contest.workload.title)
-    for heading in ("contender", "verdict"):
-        table.add_column(heading)
-    for heading in ("ms per step", "p10 to p90", "n", "GB/s"):
-        table.add_column(heading, justify="right")
-    for row in contest.rows:
-        times = row.times
-        if times is None:
-            table.add_row(Text(row.contender, style="dim"), Text(row.status if row.why else "", style="dim"))
-            continue
-        table.add_row(
-            row.contender,
-            row.status,
-            milliseconds(times["median"]),
-            f"{milliseconds(times['p10'])} to {milliseconds(times['p90'])}",
-            str(times["n"]),
-            f"{contest.workload.bytes / times['median'] / 1e9:,.1f}",
-        )
-    return table
-
-
 def goals_table(results: Results) -> Table:
     """A row per goal."""
-    table = _table("Goals", GOALS_CAPTION)
     titles = {contest.workload.key: contest.workload.title for contest in results.contests}
+    said = [f"{titles[goal['workload']]}: {helped(goal)}" for goal in results.goals if goal["cached"]]
+    table = _table("Goals", "\n".join([GOALS_CAPTION, *said]))
     for heading in ("workload", "", "against"):
         table.add_column(heading)
     for heading in ("x, at least", "seen"):

@@ -422,7 +422,7 @@ def test_goals_are_met_or_not_or_not_known_and_caches_are_told_of() -> None:
         ("good", "✓ met"),
         ("good", "✓ met, within noise"),
         ("bad", "✗ NOT MET"),
-        ("good", "✓ met; caches help torch for-loop, which takes 80% of what memory would"),
+        ("good", "✓ met. Caches help torch for-loop: it takes 80% of the time that memory would for its bytes."),
         ("muted", "not known: torch fused: not installed"),
     ]
     assert "gpuopt numba on AdamW, gpt2-124m" in section(full_text(), "goals")

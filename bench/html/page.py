@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpuopt.bench.goals import doubt, seen
+from gpuopt.bench.goals import doubt, helped, seen
 from gpuopt.bench.html import bars, compiled, curves, machine, training
 from gpuopt.bench.html.bars import RANKED, Bars
 from gpuopt.bench.html.looks import Look, looks
@@ -189,4 +189,5 @@ def _goal(goal: dict[str, Any], workloads: list[dict[str, Any]]) -> GoalRow:
 def _verdict(goal: dict[str, Any]) -> tuple[str, str]:
     if goal["met"] is None:
         return f"not known: {goal['why'] or 'not measured'}", "muted"
-    return (f"✓ met{doubt(goal)}", "good") if goal["met"] else (f"✗ NOT MET{doubt(goal)}", "bad")
+    said = f"{doubt(goal)}. {helped(goal)}" if goal["cached"] else doubt(goal)
+    return (f"✓ met{said}", "good") if goal["met"] else (f"✗ NOT MET{said}", "bad")
