@@ -1,7 +1,7 @@
 """What is installed from a wheel is typed, as mypy and pyright see it at their strictest.
 
 1. Classes and modules that are imported lazily have their types; keywords have theirs; unknown names are errors.
-2. Every Python snippet of the README passes, given what it presupposes.
+2. The Python snippets of the README pass.
 
 ``basedpyright`` is pyright with more rules, which ``typeCheckingMode`` "strict" leaves out.
 """
@@ -86,23 +86,8 @@ WRONG = [
     "gpuopt.backends.chose('cpu')",
 ]
 
-PRESUPPOSED = """
-# mypy: allow-untyped-calls
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnusedImport=false
-from collections.abc import Iterator
-from typing import Any
-import torch
-from torch.nn.utils import clip_grad_norm_
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-
-model: torch.nn.Module = torch.nn.Linear(1, 1)
-loader: list[tuple[torch.Tensor, torch.Tensor]] = []
-
-def loss_of(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor: return (outputs - targets).mean()
-def evaluate(model: torch.nn.Module) -> None: ...
-def training() -> Iterator[dict[str, Any]]: yield {}
-"""
-"""What snippets take for granted; PyTorch's own functions have not all got types."""
+UNTYPED = "# mypy: allow-untyped-calls\n# pyright: reportUnknownMemberType=false\n"
+"""PyTorch's own functions have not all got types."""
 
 
 def wheel(folder: Path) -> Path:
@@ -133,15 +118,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"wrong_{index}.py").write_text(
             f"import gpuopt\nimport torch\nparams, _ = [torch.ones(3)], gpuopt\n{line}\n"
         )
-    for index, snippet in enumerate(snippets()):
-        (folder / f"snippet_{index}.py").write_text(PRESUPPOSED.lstrip() + snippet)
+    (folder / "snippets.py").write_text(UNTYPED + snippets())
     config = {"typeCheckingMode": "strict", "venvPath": ".", "venv": "env", "exclude": ["source", "env"]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config | {"reportUnusedExpression": False}))
     return folder
 
 
-def snippets() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+def snippets() -> str:
+    return "".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
 
 
 def by_mypy(project: Path) -> dict[str, list[str]]:
@@ -191,5 +175,5 @@ def test_what_a_checker_sees(check: Callable[[Path], dict[str, list[str]]], proj
         found = faults.pop(f"wrong_{index}.py")
         assert found, line
         assert all(fault.startswith("4: ") for fault in found), found
-    assert len(faults) == 1 + len(snippets()) > 3
+    assert set(faults) == {"seen.py", "snippets.py"}
     assert {name: found for name, found in faults.items() if found} == {}
