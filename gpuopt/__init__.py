@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from gpuopt.kernels import fork as _fork  # noqa: F401 (it is to know which process this is)
@@ -32,6 +33,12 @@ else:  # a __getattr__ would have type checkers take any name, for Any
         if name in _MODULES:
             return import_module(f"gpuopt.{name}")
         if name in _FOR_TORCH:
+            if find_spec("torch") is None:
+                raise ModuleNotFoundError(
+                    f"gpuopt.{name} needs torch, which is not installed (pip install 'gpuopt[torch]'); "
+                    "gpuopt.arrays needs NumPy alone",
+                    name="torch",
+                )
             return getattr(import_module("gpuopt.optim"), name)
         raise AttributeError(f"module 'gpuopt' has no attribute {name!r}")
 

@@ -2,7 +2,8 @@
 
 1. None picks the fastest that can run; what was picked and why can be read.
 2. A slower one in place of the fastest is warned of, once. One that is asked for by name is never replaced.
-3. A backend that is missing says which extra to install.
+3. A backend that is missing, and PyTorch where an optimizer needs it, say which extra to install. One that cannot be
+   imported for another reason says that.
 4. Importing gpuopt imports no backend; NumPy users need no other package.
 5. Nothing in kernels/ imports from the host side.
 """
@@ -137,6 +138,22 @@ print(p["w"])
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout == "[0.5 0.5 0.5]\n"
+
+
+def test_an_optimizer_for_torch_says_what_to_install():
+    code = "import sys; sys.modules['torch'] = None; from gpuopt import AdamW"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    said = "gpuopt.AdamW needs torch, which is not installed (pip install 'gpuopt[torch]'); gpuopt.arrays needs NumPy"
+    assert done.stderr.splitlines()[-1] == f"ModuleNotFoundError: {said} alone"
+
+
+@pytest.mark.parametrize("error", [ImportError("a library is broken"), PermissionError("home cannot be written")])
+def test_a_driver_that_cannot_be_imported_says_why(error, monkeypatch):
+    def load(entry):
+        raise error
+
+    monkeypatch.setattr(drivers.Entry, "load", load)
+    assert drivers.Entry("numpy", "cpu").unavailable() == f"numpy cannot be imported ({error})"
 
 
 def test_imports_run_one_way():

@@ -42,7 +42,7 @@ class Entry:
                 return f"{package} is not installed ({install})"
         try:
             return self.load().unavailable()
-        except ImportError as error:
+        except (ImportError, OSError) as error:  # CuPy makes a folder in one's home
             return f"{self.name} cannot be imported ({error})"
 
 
