@@ -54,7 +54,7 @@ GOALS = (
     Goal("arrays/adam/one-20m/fp32", "gpuopt numpy", NAIVE, 2),
     Goal("arrays/rmsprop/one-20m/fp32", "gpuopt numpy", NAIVE, 2),
 )
-"""Those of calls are half or more of what an AMD EPYC and an Intel Xeon showed: a busy machine slows short steps most."""
+"""Those of calls are half or more of what an AMD EPYC and an Intel Xeon showed: busy machines slow short steps most."""
 
 
 @dataclass(frozen=True)
