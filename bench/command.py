@@ -91,7 +91,7 @@ def bench(
         for table in tables.registry_tables(some_workloads, some_contenders, console.width):
             show(table, console)
         return
-    require("jinja2", extra="bench")
+    require("jinja2", "matplotlib", extra="bench")
     if old is not None and not compare.shared(
         old, (each.key for each in some_workloads), (each.name for each in some_contenders), device
     ):

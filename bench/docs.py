@@ -7,13 +7,14 @@ of :data:`PAGES` is made here and not by hand, and so are the pictures, and the 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gpuopt.bench.goals import doubt, helped, seen
 from gpuopt.bench.gpu.summary import OURS, THEIRS
 from gpuopt.bench.html import render
-from gpuopt.bench.picture import SHOWN, Run, machines, pictures, rivals
+from gpuopt.bench.picture import SHOWN, Run, held, machines, moved, pictures, rivals
 from gpuopt.bench.ratio import times_as_fast
 from gpuopt.bench.tables import BASE
 from gpuopt.bench.workloads import EIGHT_BIT_SETS, FORMAT_SETS
@@ -112,30 +113,23 @@ def renewed(page: str, name: str, runs: Mapping[str, Run]) -> str:
     """
     for block, text in pages(runs)[name].items():
         begin, end = f"<!-- {block} -->\n", "<!-- end -->"
-        before, *rest = page.split(begin)
-        if len(rest) != 1 or end not in rest[0]:
-            raise ValueError(f"{name} must have one place for {block}, between comments, but has {len(rest)}")
-        page = before + begin + text + "\n" + end + rest[0].partition(end)[2]
+        around = re.split(f"{begin}.*?{end}", page, flags=re.DOTALL)
+        if len(around) != 2:
+            raise ValueError(f"{name} must have one place for {block}, between comments, but has {len(around) - 1}")
+        page = f"{begin}{text}\n{end}".join(around)
     return page
 
 
 def figures(runs: Mapping[str, Run]) -> str:
     """A row per kind of step, a column per machine: bytes that are moved, and how many times as fast ours is."""
-    found = machines(runs)
+    names = list(machines(runs))
     rows = []
     for title, keys in FIGURES.items():
-        ratios, moved = [], ""
-        for workloads in found.values():
-            workload = next((workloads[key] for key in keys if key in workloads), None)
-            if workload is None:
-                ratios.append("")
-                continue
-            theirs, ours = rivals(workload)
-            ratios.append(f"{times_as_fast(ours, theirs).value:.2f}x")
-            if workload["device"] == "cpu":
-                moved = " to ".join(f"{row['moved'] / workload['numel']:.0f}" for row in (theirs, ours))
-        rows.append([title, moved, *ratios])
-    return table(["", "bytes moved", *found], rows)
+        workloads = held(runs, keys)
+        ratios = {name: times_as_fast(*reversed(rivals(workload))).value for name, workload in workloads.items()}
+        cells = [f"{ratios[name]:.2f}x" if name in ratios else "" for name in names]
+        rows.append([title, " to ".join(f"{each:.0f}" for each in moved(workloads.values())), *cells])
+    return table(["", "bytes moved", *names], rows)
 
 
 def machine(results: Run) -> str:

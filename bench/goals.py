@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import hypot, inf
+from math import hypot
 from typing import Any
 
 from gpuopt.bench.noise import noise
@@ -15,7 +15,7 @@ SHARE = 0.95
 """Of what the bytes that are moved allow, this much is to be had."""
 
 OF_A_COPY = 1.5
-"""The memory's rate over that of a copy: a copy also reads what it overwrites, 12 bytes for the 8 that it counts."""
+"""The memory's rate over that of a copy, which also reads what it overwrites: 12 bytes for the 8 that it counts."""
 
 
 @dataclass(frozen=True)
@@ -97,25 +97,28 @@ def judge(goal: Goal, rows: Mapping[str, Row], copy: Copy) -> Verdict:
     Args:
         goal: What is to be seen.
         rows: What was.
-        copy: Of the same run; its fastest tenth counts, which others on the machine have slowed down least.
+        copy: Of the same run. It tells the memory's rate by its fastest tenth, which others on the machine have slowed
+            down least, unless ours moves its bytes faster. No rival that moves more counts as faster than that.
     """
     spreads = {name: row.step for name, row in rows.items() if row.step is not None}
     for names in ((goal.ours,), goal.theirs):
         if not set(names) & set(spreads):
             row = rows.get(names[0])
             return Verdict(goal.at_least, why=f"{names[0]}: {(row and row.why) or 'not run'}")
-    rate = inf if goal.at_least else OF_A_COPY * copy["bytes"] / copy["seconds"]["p10"]
     timed = [name for name in goal.theirs if name in spreads]
-    counted = {name: max(spreads[name]["median"], (rows[name].moved or 0) / rate) for name in timed}
-    against = min(timed, key=lambda name: counted[name])
-    ours, theirs = spreads[goal.ours], spreads[against]
-    at_least, our_bytes, their_bytes = goal.at_least, rows[goal.ours].moved, rows[against].moved
+    against = min(timed, key=lambda name: spreads[name]["median"])
+    ours, theirs, at_least = spreads[goal.ours], spreads[against], goal.at_least
+    counted, cached = theirs["median"], None
     if at_least is None:
+        our_bytes, their_bytes = rows[goal.ours].moved, rows[against].moved
         if our_bytes is None or their_bytes is None:
             return Verdict(why="what they move was not counted")
         at_least = SHARE * their_bytes / our_bytes
-    ratio = counted[against] / ours["median"]
-    cached = theirs["median"] / counted[against] if counted[against] > theirs["median"] else None
+        rate = max(OF_A_COPY * copy["bytes"] / copy["seconds"]["p10"], our_bytes / ours["p10"])
+        least = their_bytes / rate
+        if their_bytes > our_bytes and least - counted > (noise(theirs) or 0):
+            cached, counted, theirs = counted / least, least, copy["seconds"]
+    ratio = counted / ours["median"]
     one, other = noise(theirs), noise(ours)
     off = None if one is None or other is None else ratio * hypot(one / theirs["median"], other / ours["median"])
     return Verdict(at_least, against, ratio, cached, off)

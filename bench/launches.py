@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gpuopt.bench.contenders.contender import Entrant
+from gpuopt.kernels.table import Table
 
 CALLS = ("step", "sum_squares")
 """Functions of a driver that are one launch each, or on a CPU one pass."""
@@ -25,15 +26,15 @@ def count(entrant: Entrant, device: str) -> int | None:
 
 
 @contextmanager
-def counted(driver: Any) -> Iterator[list[str]]:
-    """Which of ``CALLS`` are made in this context."""
-    calls: list[str] = []
+def counted(driver: Any) -> Iterator[list[tuple[str, Table]]]:
+    """Which of ``CALLS`` are made in this context, and on what."""
+    calls: list[tuple[str, Table]] = []
     originals = {name: getattr(driver, name) for name in CALLS}
 
     def noting(name: str) -> Any:
-        def call(*arguments: Any, **keywords: Any) -> Any:
-            calls.append(name)
-            return originals[name](*arguments, **keywords)
+        def call(table: Table, *arguments: Any, **keywords: Any) -> Any:
+            calls.append((name, table))
+            return originals[name](table, *arguments, **keywords)
 
         return call
 

@@ -79,13 +79,13 @@ class Order:
     @property
     def expected(self) -> float | None:
         """Seconds that the workloads take together; None on a GPU, of which nothing is known beforehand."""
-        return self.scale.each * len(self.workloads) if self.device == "cpu" else None
+        return min(self.budget, self.scale.each * len(self.workloads)) if self.device == "cpu" else None
 
     def seconds(self, spent: float, left: int) -> float:
         """Seconds for the turns of the next workload: fewer where the others took longer than they were to.
 
         Args:
-            spent: Seconds since the run began.
+            spent: Seconds since the first workload began.
             left: Workloads that have not been held.
         """
         if self.expected is None:

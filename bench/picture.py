@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from gpuopt.bench.contenders.torch import WAYS
@@ -36,11 +36,13 @@ class Bar(NamedTuple):
 
 def machines(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
     """Workloads by their keys, of each run of the benchmark, by what it was on; GPUs first."""
-    found = {}
+    found: dict[tuple[str, str], dict[str, Run]] = {}
     for run in runs.values():
         if run.get("workloads"):
             head, device = run["machine"], run["workloads"][0]["device"]
             name = head["gpus"][0]["name"] if device == "cuda" else f"{head['cpu']}, {head['cores']} cores"
+            if (device, name) in found:
+                raise ValueError(f"runs must be of machines with different names, but two are of {name}")
             found[device, name] = {workload["key"]: workload for workload in run["workloads"]}
     return {name: found[device, name] for device, name in sorted(found, reverse=True)}
 
@@ -53,21 +55,31 @@ def rivals(workload: Run) -> tuple[Run, Run]:
     return min(theirs, key=lambda row: times_as_fast(ours, row).value), ours
 
 
+def held(runs: Mapping[str, Run], keys: Iterable[str]) -> dict[str, Run]:
+    """By machine, the workload that it has of ``keys``, if it has one."""
+    found = machines(runs).items()
+    return {name: workloads[key] for name, workloads in found for key in keys if key in workloads}
+
+
+def moved(workloads: Iterable[Run]) -> tuple[float, float]:
+    """Bytes for a parameter that the fastest rival moves, and that gpuopt does, as counted on the first CPU."""
+    workload = next(each for each in workloads if each["device"] == "cpu")
+    theirs, ours = (row["moved"] / workload["numel"] for row in rivals(workload))
+    return theirs, ours
+
+
 def bars(runs: Mapping[str, Run]) -> dict[str, list[Bar]]:
     """Of each kind of step, the bytes that are moved and the time on each machine."""
     shown: dict[str, list[Bar]] = {}
     for title, keys in SHOWN.items():
-        shown[title] = []
-        for machine, workloads in machines(runs).items():
-            workload = next(workloads[key] for key in keys if key in workloads)
-            theirs, ours = rivals(workload)
-            ratio = times_as_fast(ours, theirs)
-            took = [f"{row[ratio.clock]['median'] * 1e3:.3g}" for row in (theirs, ours)]
-            shown[title].append(Bar(machine, 1 / ratio.value, f"{' to '.join(took)} ms, {ratio.value:.2f}x"))
-            if workload["device"] == "cpu":
-                moved = [row["moved"] / workload["numel"] for row in (theirs, ours)]
-                words = f"{moved[0]:.0f} to {moved[1]:.0f} bytes a parameter"
-                shown[title].insert(0, Bar("bytes moved", moved[1] / moved[0], words))
+        workloads = held(runs, keys)
+        theirs, ours = moved(workloads.values())
+        shown[title] = [Bar("bytes moved", ours / theirs, f"{theirs:.0f} to {ours:.0f} bytes a parameter")]
+        for machine, workload in workloads.items():
+            rows = rivals(workload)
+            ratio = times_as_fast(rows[1], rows[0])
+            took = " to ".join(f"{row[ratio.clock]['median'] * 1e3:.3g}" for row in rows)
+            shown[title].append(Bar(machine, 1 / ratio.value, f"{took} ms, {ratio.value:.2f}x"))
     return shown
 
 

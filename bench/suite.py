@@ -45,13 +45,14 @@ def run(order: Order, results: Results, watcher: Watcher, clock: Callable[[], fl
         meter = meter_for(order.device)
         absent = {contender.name: contender.absent() for contender in order.contenders}
         results.skipped += [(name, why) for name, why in absent.items() if why is not None]
+        workloads_begun = clock()
         for left, workload in zip(range(len(order.workloads), 0, -1), order.workloads, strict=True):
             if is_late():
                 results.skipped.append((workload.key, BUDGET_SPENT))
                 continue
             try:
                 try:
-                    seconds = order.seconds(clock() - begun, left)
+                    seconds = order.seconds(clock() - workloads_begun, left)
                     contest.hold(workload, order, absent, meter, results, watcher, seconds)
                 finally:
                     contest.give_back(order.device)

@@ -24,8 +24,8 @@ def moved(workload: Workload, entrant: Entrant) -> int | None:
     if entrant.driver is not None:
         with counted(entrant.driver) as calls:
             entrant.step()
-        gradients = FORMATS[workload.formats.grad].nbytes(workload.shapes.numel)
-        return workload.bytes + calls.count("sum_squares") * gradients
+        elements = sum(table.numel for name, table in calls if name == "sum_squares")
+        return workload.bytes + FORMATS[workload.formats.grad].nbytes(elements)
     return _of_operators(entrant.step) if entrant.by_operators else None
 
 
@@ -52,7 +52,8 @@ def _of_operators(step: Callable[[], object]) -> int:
 
 def _of_operator(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
     """Each tensor that is taken is read, but for a few; what may change, and what is new, is written."""
-    name, arguments = operator.__name__.partition(".")[0], operator._schema.arguments
+    name = operator._schema.name.removeprefix("aten::_foreach_").removeprefix("aten::")
+    arguments = operator._schema.arguments
     values = dict(zip((argument.name for argument in arguments), args, strict=False)) | kwargs
     read: dict[int, int] = {}
     written: dict[int, int] = {}
@@ -70,9 +71,9 @@ def _of_operator(operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any], r
 
 
 def _sizes(value: Any) -> dict[int, int]:
-    """Bytes of all tensors in it, by where they are."""
+    """Bytes of all tensors in it, of a DTensor those that are here, by where they are."""
     import torch
     from torch.utils._pytree import tree_leaves
 
-    tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
+    tensors = [getattr(leaf, "_local_tensor", leaf) for leaf in tree_leaves(value) if isinstance(leaf, torch.Tensor)]
     return {tensor.data_ptr(): tensor.nbytes for tensor in tensors}

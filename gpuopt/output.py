@@ -20,6 +20,9 @@ UNUSABLE = 2
 WIDE = 120
 """Columns from which tables also have what one can do without."""
 
+ON_PYPI = {"sklearn": "scikit-learn"}
+"""What PyPI calls a package that is imported by another name."""
+
 ENDLESS = 10_000
 """Columns of what is no terminal: whatever reads a pipe or a file finds each line whole."""
 
@@ -72,7 +75,7 @@ def require(*packages: str, extra: str) -> None:
     """Ends the command where a package is not installed, with the extra of gpuopt that has it."""
     for package in packages:
         if find_spec(package) is None:
-            refuse(f"{package} is not installed (pip install 'gpuopt[{extra}]').")
+            refuse(f"{ON_PYPI.get(package, package)} is not installed (pip install 'gpuopt[{extra}]').")
 
 
 def require_writable(folder: Path, must: str = "--out must be") -> None:

@@ -37,7 +37,7 @@ from gpuopt.verify.variants import UNIFORM
 DRIVERS = {name: entry.load() for name, entry in REGISTRY.items() if entry.device == "cpu"}
 
 TILE = 128
-NUMELS = [0, 1, 7, 8, 9, TILE - 1, TILE, TILE + 1, 5 * TILE + 3, 5000]
+NUMELS = [0, 1, 7, 8, 9, 63, 64, 65, TILE - 1, TILE, TILE + 1, 5 * TILE + 3, 5000]
 
 each_driver = pytest.mark.parametrize("driver", DRIVERS)
 each_format = pytest.mark.parametrize("name", UNIFORM)
@@ -58,12 +58,13 @@ def test_sums_are_nearly_exact(name: str, driver: str, misaligned: bool | str) -
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="reads the code for x86-64")
 @each_format
-def test_squares_are_added_by_simd(name: str) -> None:
+@pytest.mark.parametrize("parallel", [False, True])
+def test_squares_are_added_by_simd(parallel: bool, name: str) -> None:
     table = Tensors(of_format(name), [5000]).table(TILE)
-    compiled = numba.njit(numba_driver._sum_squares(table.variant.formats[1]), error_model="numpy")
+    compiled = numba.njit(numba_driver._sum_squares(table.variant.formats[1]), error_model="numpy", parallel=parallel)
     compiled.compile(tuple(map(numba.typeof, (table.rows, table.tile_tensor, np.zeros(1), table.tile, 0))))
     (code,) = compiled.inspect_asm().values()
-    assert re.search(r"vaddpd\s.*%[yz]mm", code)
+    assert len(re.findall(r"vaddpd\s.*%[yz]mm", code)) >= numba_driver.LANES // 8  # of which a serial loop has fewer
 
 
 @each_driver

@@ -64,6 +64,9 @@ def bytes_per_element(workload: Workload, contender: str) -> float:
         ("Adam", (), "gpuopt numba", FUSED),
         ("RMSprop", (), "gpuopt numpy", 3 + 2),
         ("AdamW", TAILS[0], "gpuopt numba", FUSED + 2 + 1),  # the average, and the gradients for their norm
+        ("AdamW", TAILS[1], "torch fused", FUSED + TAIL + 1),  # zeros are written over gradients
+        ("AdamW", TAILS[1], "torch foreach", DECAY + ADAM + TAIL + 1),
+        ("AdamW", TAILS[1], "torch for-loop", DECAY + ADAM + TAIL + 1),
     ],
 )
 @pytest.mark.parametrize("shapes", ["one-12", "experts-64x4x256"])
@@ -72,6 +75,12 @@ def test_bytes_are_those_of_the_operators(
 ) -> None:
     counted = bytes_per_element(Workload("many", optimizer, shapes, tail=tail), contender)
     assert 4 * tensors <= counted <= (1 + STEP_COUNTS) * 4 * tensors + 16 / 256
+
+
+@pytest.mark.parametrize("contender", ["torch fused", "torch foreach", "torch for-loop", "gpuopt numba"])
+def test_bytes_of_dtensors_are_those_of_plain_tensors(contender: str) -> None:
+    plain, sharded = (Workload("many", "AdamW", "experts-64x4x256", sharded=sharded) for sharded in (False, True))
+    assert bytes_per_element(sharded, contender) == pytest.approx(bytes_per_element(plain, contender), rel=STEP_COUNTS)
 
 
 def of(step) -> int | None:
@@ -86,6 +95,8 @@ def test_views_are_not_moved_and_what_is_copied_to_is_only_written() -> None:
     assert of(lambda: one.mul_(2)) == 800
     assert of(lambda: one * one) == 800
     assert of(lambda: torch._foreach_add_([one, other], 1)) == 1600
+    assert of(lambda: torch._foreach_zero_([one, other])) == 800
+    assert of(lambda: torch._foreach_copy_([one], [other])) == 800
 
 
 def test_gradients_that_are_unscaled_in_a_fused_step_are_written() -> None:
