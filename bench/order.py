@@ -30,7 +30,7 @@ class Scale:
     alone: bool
 
 
-FULL = Scale("full", seconds=12.0, each=27.0, alone=True)
+FULL = Scale("full", seconds=12.0, each=33.0, alone=True)
 QUICK = Scale("quick", seconds=5.0, each=10.0, alone=False)
 
 
