@@ -413,7 +413,10 @@ def test_goal_that_another_run_could_judge_otherwise_is_close():
     assert not judged(replace(OURS_OF_CALLS, at_least=1.8), ours, theirs)["close"]
 
 
-def test_a_run_says_how_long_it_takes_and_keeps_to_it():
+def test_a_run_says_how_long_it_takes_and_keeps_to_it(tmp_path):
+    _, _, text = run(tmp_path, SMALL[:1], USUAL[:1])
+    assert text.startswith("This takes about 1 min 0 s.\n")
+    assert replace(order(SMALL[:1]), budget=7.0).expected == 7.0
     some = replace(order(SMALL[:4]), scale=Scale("quick", seconds=5.0, each=10.0, alone=False))
     assert some.expected == 40.0
     assert some.seconds(0.0, 4) == 5.0
