@@ -20,8 +20,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from kit.building import build, copy_of_checkout
 
-pytest.importorskip("setuptools", reason="needs setuptools")
+pytest.importorskip("build", reason="needs build")
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -90,24 +91,11 @@ UNTYPED = "# mypy: allow-untyped-calls\n# pyright: reportUnknownMemberType=false
 """PyTorch's own functions have not all got types."""
 
 
-def wheel(folder: Path) -> Path:
-    """A wheel of the checkout, built from a copy, which takes no note of it."""
-    source = folder / "source"
-    source.mkdir()
-    for name in ("gpuopt", "kernels", "bench"):
-        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    code = f"from setuptools import build_meta; print(build_meta.build_wheel({str(folder)!r}))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=True)
-    return folder / done.stdout.split()[-1]
-
-
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with an environment, in which gpuopt is from a wheel and all else from ours, and files to check."""
     folder = tmp_path_factory.mktemp("types")
-    made = wheel(folder)
+    (made,) = build(copy_of_checkout(folder), folder / "dist", "--wheel")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", "env"], cwd=folder, check=True)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env")}))
     with zipfile.ZipFile(made) as archive:
@@ -119,7 +107,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"import gpuopt\nimport torch\nparams, _ = [torch.ones(3)], gpuopt\n{line}\n"
         )
     (folder / "snippets.py").write_text(UNTYPED + snippets())
-    config = {"typeCheckingMode": "strict", "venvPath": ".", "venv": "env", "exclude": ["source", "env"]}
+    config = {"typeCheckingMode": "strict", "venvPath": ".", "venv": "env", "exclude": ["checkout", "env"]}
     (folder / "pyrightconfig.json").write_text(json.dumps(config | {"reportUnusedExpression": False}))
     return folder
 

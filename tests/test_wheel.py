@@ -41,6 +41,7 @@ from zipfile import ZipFile
 
 import pytest
 import yaml
+from kit.building import build, copy_of_checkout
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,20 +115,10 @@ class Built(NamedTuple):
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
     folder = tmp_path_factory.mktemp("built")
-    checkout = folder / "checkout"
-    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist", "out")
-    shutil.copytree(ROOT, checkout, symlinks=True, ignore=ignored)
-
-    def build(out: str, *options: str) -> list[Path]:
-        command = [sys.executable, "-P", "-m", "build", "--no-isolation", "--outdir", folder / out, *options, checkout]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert "Warning" not in done.stdout + done.stderr
-        return sorted((folder / out).iterdir())
-
-    (wheel,) = build("direct", "--wheel")
+    checkout = copy_of_checkout(folder)
+    (wheel,) = build(checkout, folder / "direct", "--wheel")
     shutil.rmtree(checkout / "build")
-    wheel_of_sdist, sdist = build("dist")
+    wheel_of_sdist, sdist = build(checkout, folder / "dist")
     return Built(checkout, sdist, wheel, wheel_of_sdist)
 
 
