@@ -1,7 +1,7 @@
 """``python -m gpuopt.bench.docs``: puts what committed runs say into the README and ``docs/``, and draws the picture.
 
 The runs are those of ``bench/results/`` in a checkout. What is between ``<!-- NAME -->`` and ``<!-- end -->`` on a page
-of :data:`PAGES` is made here and not by hand, and so are the pictures, and the reports beside the runs.
+of :func:`pages` is made here and not by hand, and so are the pictures, and the reports beside the runs.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from gpuopt.bench.goals import doubt, helped, seen
+from gpuopt.bench.goals import all_helped, asked, doubt, seen
 from gpuopt.bench.gpu.summary import OURS, THEIRS
 from gpuopt.bench.html import render
 from gpuopt.bench.picture import SHOWN, Run, held, machines, moved, pictures, rivals
@@ -108,13 +108,13 @@ def pages(runs: Mapping[str, Run]) -> dict[str, dict[str, str]]:
     }
 
 
-def renewed(page: str, name: str, runs: Mapping[str, Run]) -> str:
-    """The text of the page that is called so, with what the runs say.
+def renewed(page: str, name: str, blocks: Mapping[str, str]) -> str:
+    """The text of the page that is called so, with its blocks of :func:`pages`.
 
     Raises:
-        ValueError: It has no place for a block, or several, or a run lacks a workload.
+        ValueError: It has no place for a block, or several.
     """
-    for block, text in pages(runs)[name].items():
+    for block, text in blocks.items():
         begin, end = f"<!-- {block} -->\n", "<!-- end -->"
         around = re.split(f"{begin}.*?{end}", page, flags=re.DOTALL)
         if len(around) != 2:
@@ -129,7 +129,7 @@ def figures(runs: Mapping[str, Run]) -> str:
     rows = []
     for title, keys in FIGURES.items():
         workloads = held(runs, keys)
-        ratios = {name: times_as_fast(*reversed(rivals(workload))) for name, workload in workloads.items()}
+        ratios = {name: times_as_fast(*rivals(workload)) for name, workload in workloads.items()}
         on_cpu = {name for name, workload in workloads.items() if workload["device"] == "cpu"}
         told = {name: f"{ratio.value:.2f}x" if name in on_cpu else str(ratio) for name, ratio in ratios.items()}
         cells = [told.get(name, "") for name in names]
@@ -219,14 +219,14 @@ def goals(results: Run) -> str:
             titles[goal["workload"]],
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
-            "" if goal["at_least"] is None else f"{goal['at_least']:.3g}",
+            asked(goal),
             goal["why"] or seen(goal),
             {True: "met", False: "**missed**", None: ""}[goal["met"]] + doubt(goal),
         ]
         for goal in results["goals"]
     ]
-    said = [f"{titles[goal['workload']]}: {helped(goal)}" for goal in results["goals"] if goal["cached"]]
-    return "\n\n".join([table(["", "", "against", "times as fast, at least", "seen", ""], rows), *said])
+    told = table(["", "", "against", "times as fast, at least", "seen", ""], rows)
+    return "\n\n".join([told, *all_helped(results["goals"], titles)])
 
 
 def memory(results: Run) -> str:
@@ -345,8 +345,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def made(runs: Mapping[str, Run], root: Path = ROOT) -> Iterator[tuple[str, str]]:
     """Every file that is made of the runs, from the root of the checkout, and its text."""
-    for name in pages(runs):
-        yield name, renewed((root / name).read_text(), name, runs)
+    for name, blocks in pages(runs).items():
+        yield name, renewed((root / name).read_text(), name, blocks)
     yield f"bench/results/{CPU}.html", render(dict(runs[CPU]), dict(runs[f"{CPU}-train"]))
     yield f"bench/results/{GPU}.html", render(dict(runs[GPU]))
     yield from pictures(runs)

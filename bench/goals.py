@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import hypot
 from typing import Any
@@ -124,6 +124,11 @@ def judge(goal: Goal, rows: Mapping[str, Row], copy: Copy) -> Verdict:
     return Verdict(at_least, against, ratio, cached, off)
 
 
+def asked(goal: Mapping[str, Any]) -> str:
+    """What a goal, as JSON holds it, asks for; nothing where the run does not say."""
+    return "" if goal["at_least"] is None else f"{goal['at_least']:.3g}"
+
+
 def seen(goal: Mapping[str, Any]) -> str:
     """The ratio of a goal, as JSON holds it, and how far it can be off where that is known."""
     return f"{goal['ratio']:.2f}" + ("" if goal["off"] is None else f" ± {goal['off']:.2f}")
@@ -141,3 +146,8 @@ def helped(goal: Mapping[str, Any]) -> str | None:
     if goal["cached"] is None:
         return None
     return f"Caches help {goal['against']}: it takes {goal['cached']:.0%} of the time that memory would for its bytes."
+
+
+def all_helped(goals: Iterable[Mapping[str, Any]], titles: Mapping[str, str]) -> list[str]:
+    """These sentences, each with the title of its workload, which ``titles`` has by its key."""
+    return [f"{titles[goal['workload']]}: {said}" for goal in goals if (said := helped(goal))]

@@ -48,11 +48,11 @@ def machines(runs: Mapping[str, Run]) -> dict[str, dict[str, Run]]:
 
 
 def rivals(workload: Run) -> tuple[Run, Run]:
-    """The row of the fastest of ``torch.optim``'s own ways, and that of gpuopt."""
+    """The row of gpuopt, and that of the fastest of ``torch.optim``'s own ways."""
     rows = {row["contender"]: row for row in workload["rows"] if row["step"]}
     ours = rows[OURS[workload["device"]]]
     theirs = [rows[name] for name in (f"torch {way}" for way in WAYS) if name in rows]
-    return min(theirs, key=lambda row: times_as_fast(ours, row).value), ours
+    return ours, min(theirs, key=lambda row: times_as_fast(ours, row).value)
 
 
 def held(runs: Mapping[str, Run], keys: Iterable[str]) -> dict[str, Run]:
@@ -64,7 +64,7 @@ def held(runs: Mapping[str, Run], keys: Iterable[str]) -> dict[str, Run]:
 def moved(workloads: Iterable[Run]) -> tuple[float, float]:
     """Bytes for a parameter that the fastest rival moves, and that gpuopt does, as counted on the first CPU."""
     workload = next(each for each in workloads if each["device"] == "cpu")
-    theirs, ours = (row["moved"] / workload["numel"] for row in rivals(workload))
+    ours, theirs = (row["moved"] / workload["numel"] for row in rivals(workload))
     return theirs, ours
 
 
@@ -76,17 +76,18 @@ def bars(runs: Mapping[str, Run]) -> dict[str, list[Bar]]:
         theirs, ours = moved(workloads.values())
         shown[title] = [Bar("bytes moved", ours / theirs, f"{theirs:.0f} to {ours:.0f} bytes a parameter")]
         for machine, workload in workloads.items():
-            rows = rivals(workload)
-            ratio = times_as_fast(rows[1], rows[0])
-            took = " to ".join(f"{row[ratio.clock]['median'] * 1e3:.3g}" for row in rows)
+            row, rival = rivals(workload)
+            ratio = times_as_fast(row, rival)
+            took = " to ".join(f"{each[ratio.clock]['median'] * 1e3:.3g}" for each in (rival, row))
             shown[title].append(Bar(machine, 1 / ratio.value, f"{took} ms, {ratio.value:.2f}x"))
     return shown
 
 
 def pictures(runs: Mapping[str, Run]) -> Iterator[tuple[str, str]]:
     """Their paths from the root of a checkout, and what they are as SVG."""
+    shown = bars(runs)
     for name, colours in LOOKS.items():
-        yield f"docs/images/step-{name}.svg", draw(bars(runs), *colours)
+        yield f"docs/images/step-{name}.svg", draw(shown, *colours)
 
 
 def draw(shown: Mapping[str, list[Bar]], text: str, bar: str, line: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from gpuopt import output
 from gpuopt.bench.code import table as code_table
 from gpuopt.bench.compare import THRESHOLD, Change
 from gpuopt.bench.contenders import Contender
-from gpuopt.bench.goals import OF_A_COPY, SHARE, doubt, helped, seen
+from gpuopt.bench.goals import OF_A_COPY, SHARE, all_helped, asked, doubt, seen
 from gpuopt.bench.noise import BUSY
 from gpuopt.bench.results import BROKE, NOT_REACHED, TIMED, Contest, Results, Row
 from gpuopt.bench.workloads import GROUPS, Workload
@@ -61,10 +61,9 @@ def show(results: Results, console: Console) -> None:
     if results.code is not None:
         console.print(code_table.tables(results.code))
     if results.goals:
-        output.show(goals_table(results), console)
         titles = {contest.workload.key: contest.workload.title for contest in results.contests}
-        said = [f"{titles[goal['workload']]}: {helped(goal)}" for goal in results.goals if goal["cached"]]
-        for line in (*said, GOALS_CAPTION):
+        output.show(goals_table(results.goals, titles), console)
+        for line in (*all_helped(results.goals, titles), GOALS_CAPTION):
             console.print(Text(line, style="dim"))
     console.print(notes(results))
 
@@ -142,21 +141,20 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.3f}" if value < 1 else f"{value:.2f}" if value < 10 else f"{value:,.1f}"
 
 
-def goals_table(results: Results) -> Table:
-    """A row per goal."""
-    titles = {contest.workload.key: contest.workload.title for contest in results.contests}
+def goals_table(goals: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Table:
+    """A row per goal, with the title of its workload."""
     table = _table("Goals")
     for heading in ("workload", "", "against"):
         table.add_column(heading)
     for heading in ("x, at least", "seen"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("")
-    for goal in results.goals:
+    for goal in goals:
         table.add_row(
             titles[goal["workload"]],
             goal["ours"],
             goal["against"] or ", ".join(goal["theirs"]),
-            "" if goal["at_least"] is None else f"{goal['at_least']:.3g}",
+            asked(goal),
             "" if goal["ratio"] is None else seen(goal),
             _met(goal),
         )
@@ -253,7 +251,7 @@ def _remarks(results: Results) -> Iterator[str]:
                 )
 
 
-def _met(goal: dict[str, Any]) -> Text:
+def _met(goal: Mapping[str, Any]) -> Text:
     if goal["met"] is None:
         return Text(goal["why"] or "", style="dim")
     text = Text("met", style="green") if goal["met"] else Text("NOT MET", style="bold red")

@@ -73,12 +73,13 @@ def test_every_place_is_for_a_block(runs: dict[str, Any]) -> None:
 @pytest.mark.parametrize(("page", "block"), BLOCKS)
 def test_a_number_that_was_changed_by_hand_is_renewed(page: str, block: str, runs: dict[str, Any]) -> None:
     text = (ROOT / page).read_text()
-    told = pages(runs)[page][block]
+    blocks = pages(runs)[page]
+    told = blocks[block]
     changed = text.replace(told, re.sub(r"\d", "7", told))
     assert changed != text
-    assert renewed(changed, page, runs) == text
+    assert renewed(changed, page, blocks) == text
     with pytest.raises(ValueError, match=f"{page} must have one place for {block}, between comments, but has 0"):
-        renewed(text.replace(f"<!-- {block} -->", ""), page, runs)
+        renewed(text.replace(f"<!-- {block} -->", ""), page, blocks)
 
 
 def test_everything_is_written_where_it_belongs(tmp_path: Path, runs: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpuopt.bench.goals import doubt, helped, seen
+from gpuopt.bench.goals import asked, doubt, helped, seen
 from gpuopt.bench.html import bars, compiled, curves, machine, training
 from gpuopt.bench.html.bars import RANKED, Bars
 from gpuopt.bench.html.looks import Look, looks
@@ -179,7 +179,7 @@ def _goal(goal: dict[str, Any], workloads: list[dict[str, Any]]) -> GoalRow:
     return GoalRow(
         goal=f"{goal['ours']} on {titles.get(goal['workload'], goal['workload'])}",
         against=goal["against"] or ", ".join(goal["theirs"]),
-        at_least=UNKNOWN if goal["at_least"] is None else f"{goal['at_least']:.3g}",
+        at_least=asked(goal) or UNKNOWN,
         seen=UNKNOWN if goal["ratio"] is None else seen(goal),
         verdict=verdict,
         tone=tone,
